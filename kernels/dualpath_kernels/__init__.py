@@ -1,0 +1,1 @@
+"""torch and Triton ops of the data path; one op a file: reference, kernel, checked wrapper."""

@@ -1,0 +1,1 @@
+"""Engine processes: models, batching, block buffers, storage, transfers, NIC reports."""
