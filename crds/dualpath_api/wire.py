@@ -286,12 +286,14 @@ class Grant(Message, kw_only=True):
 
 
 class Have(Message, kw_only=True):
-    """Decode -> prefill: these blocks are in my slots; those failed."""
+    """Decode -> prefill: these blocks are in my slots; those failed, and those came too late."""
 
     request: str
     attempt: int
     blocks: tuple[tuple[int, int], ...]  # (block, slot)
-    failed: tuple[int, ...] = ()
+    failed: tuple[int, ...] = ()  # missing or corrupt: nobody can read them
+    late: tuple[int, ...] = ()  # the other side may try
+    bytes_read: int = 0
 
 
 class Plan(Message, kw_only=True):
@@ -319,7 +321,18 @@ class Released(Message, kw_only=True):
     attempt: int
 
 
-ToPeer = Want | Grant | Have | Plan | Ready | Released
+class Confirmed(Message, kw_only=True):
+    """Prefill -> decode: when your `Released` came, my slots still held this attempt.
+
+    A decode engine that was stopped and declared dead in between would otherwise trust, and store, bytes that it
+    pulled from slots which already belonged to another request.
+    """
+
+    request: str
+    attempt: int
+
+
+ToPeer = Want | Grant | Have | Plan | Ready | Released | Confirmed
 
 _encoder = msgspec.msgpack.Encoder()
 _to_scheduler = msgspec.msgpack.Decoder(ToScheduler)

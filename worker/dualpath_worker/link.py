@@ -1,0 +1,86 @@
+"""The engine's WebSocket to the scheduler: register, send, receive, reconnect.
+
+Every connection is a new incarnation: whatever the scheduler and the other engines knew of the one before is
+void, so a connection that broke while this process was stopped can never be mistaken for a live one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable
+
+import aiohttp
+import msgspec
+
+from dualpath_api import wire
+
+log = logging.getLogger(__name__)
+
+HEARTBEAT_S = 2.0
+RETRY_S = (0.1, 0.2, 0.5, 1.0, 2.0)
+
+
+class SchedulerLink:
+    """One connection at a time; messages sent while there is none are dropped, as the scheduler is then a new one."""
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        token: str | None,
+        register: Callable[[], wire.Register],
+        on_message: Callable[[wire.ToEngine], None],
+        on_lost: Callable[[], None],
+    ) -> None:
+        self._url = url
+        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._register = register
+        self._on_message = on_message
+        self._on_lost = on_lost
+        self._out: asyncio.Queue[bytes] | None = None
+        self.registered = asyncio.Event()
+
+    def send(self, message: wire.ToScheduler) -> None:
+        """Queue a message for the current connection."""
+        if self._out is not None:
+            self._out.put_nowait(wire.encode(message))
+
+    async def run(self) -> None:
+        """Connect and serve until cancelled; an unreachable scheduler is tried again with growing pauses."""
+        failures = 0
+        async with aiohttp.ClientSession(headers=self._headers) as session:
+            while True:
+                try:
+                    async with session.ws_connect(self._url, heartbeat=HEARTBEAT_S, max_msg_size=0) as socket:
+                        failures = 0
+                        await self._serve(socket)
+                        log.warning("scheduler closed the connection (code %s)", socket.close_code)
+                except (aiohttp.ClientError, OSError, TimeoutError) as error:
+                    if failures == 0:
+                        log.warning("scheduler unreachable, will retry: %s", error)
+                    failures += 1
+                await asyncio.sleep(RETRY_S[min(failures, len(RETRY_S) - 1)])
+
+    async def _serve(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        self._out = asyncio.Queue()
+        self.send(self._register())
+        writer = asyncio.create_task(self._write(socket, self._out))
+        self.registered.set()
+        try:
+            async for frame in socket:
+                if frame.type is not aiohttp.WSMsgType.BINARY:
+                    continue
+                try:
+                    self._on_message(wire.decode_to_engine(frame.data))
+                except msgspec.DecodeError as error:
+                    log.error("ignored a message that this version does not know: %s", error)
+        finally:
+            self._out = None
+            self.registered.clear()
+            writer.cancel()
+            self._on_lost()
+
+    async def _write(self, socket: aiohttp.ClientWebSocketResponse, out: asyncio.Queue[bytes]) -> None:
+        while True:
+            await socket.send_bytes(await out.get())
