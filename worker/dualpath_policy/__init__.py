@@ -1,1 +1,51 @@
 """Decisions only: pure functions over frozen dataclasses; no I/O, clock, log or random inside."""
+
+from dualpath_policy.batching import AttentionTime, Chunk, ReadyRequest, next_batch
+from dualpath_policy.model import (
+    EngineLoad,
+    GroupChoice,
+    Limits,
+    ModeChoice,
+    Placement,
+    SideChoice,
+    Tuning,
+    Waiting,
+)
+from dualpath_policy.paths import choose_mode, shorter_queue
+from dualpath_policy.placement import (
+    after,
+    choose_decode,
+    choose_group,
+    choose_prefill,
+    fair_level,
+    place_decode,
+    place_prefill,
+    spread_over_groups,
+)
+from dualpath_policy.reads import ReadList
+
+__all__ = [
+    "AttentionTime",
+    "Chunk",
+    "EngineLoad",
+    "GroupChoice",
+    "Limits",
+    "ModeChoice",
+    "Placement",
+    "ReadList",
+    "ReadyRequest",
+    "SideChoice",
+    "Tuning",
+    "Waiting",
+    "after",
+    "choose_decode",
+    "choose_group",
+    "choose_mode",
+    "choose_prefill",
+    "fair_level",
+    "next_batch",
+    "place_decode",
+    "place_prefill",
+    "shorter_queue",
+    "spread_over_groups",
+]

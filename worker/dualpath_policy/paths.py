@@ -1,0 +1,69 @@
+"""Which side reads a request's hit blocks from storage: prefill, decode, or both.
+
+Source: DualPath, arXiv 2602.21548v2, section 6 (read side); splitting one read is what its authors
+leave open.
+"""
+
+from __future__ import annotations
+
+from dualpath_api.cluster import PathMode
+from dualpath_api.wire import ReadMode, Role
+from dualpath_policy.model import EngineLoad, ModeChoice, SideChoice, Tuning
+
+SPLIT_FROM_BLOCKS = 8
+"""Auto splits reads of at least so many blocks: below, the messages of a split cost more than it saves."""
+
+
+def shorter_queue(tuning: Tuning, prefill: EngineLoad, decode: EngineLoad) -> SideChoice:
+    """The side with fewer tokens to read; a tie goes to prefill, so equal input gives equal output."""
+    lead = prefill.read_q + tuning.bias_tokens - decode.read_q
+    best, other = (decode, prefill) if lead > 0 else (prefill, decode)
+    bias = f", with {tuning.bias_tokens} added to prefill by the tuning" if tuning.bias_tokens else ""
+    reason = f"{best.engine} has {best.read_q} tokens to read, {other.engine} has {other.read_q}{bias}"
+    return SideChoice(side=best.role, reason=reason)
+
+
+def choose_mode(
+    tuning: Tuning,
+    prefill: EngineLoad,
+    decode: EngineLoad,
+    hit_blocks: int,
+    split_from: int = SPLIT_FROM_BLOCKS,
+) -> ModeChoice:
+    """Who may read the `hit_blocks` blocks of a request placed on `prefill` and `decode`."""
+    policy = tuning.path_policy
+    if hit_blocks == 0:
+        return ModeChoice(mode=ReadMode.PREFILL, reason="nothing to read")
+    if policy is PathMode.PREFILL_ONLY:
+        return ModeChoice(mode=ReadMode.PREFILL, reason="the path policy is PrefillOnly")
+    if not decode.serve_reads:
+        return ModeChoice(mode=ReadMode.PREFILL, reason=f"{decode.engine} serves no reads for others now")
+    if policy is PathMode.DECODE_ONLY:
+        return ModeChoice(mode=ReadMode.DECODE, reason="the path policy is DecodeOnly")
+    if not prefill.serve_reads:
+        return ModeChoice(mode=ReadMode.DECODE, reason=f"{prefill.engine} reads nothing now")
+    if policy is PathMode.SPLIT:
+        return _split(tuning, hit_blocks, "the path policy is Split")
+    return _auto(tuning, prefill, decode, hit_blocks, split_from)
+
+
+def _auto(
+    tuning: Tuning, prefill: EngineLoad, decode: EngineLoad, hit_blocks: int, split_from: int
+) -> ModeChoice:
+    if tuning.decode_max_permille == 0:
+        return ModeChoice(mode=ReadMode.PREFILL, reason="the tuning allows no reads on the decode side")
+    if tuning.decode_min_permille == 1000:
+        return ModeChoice(mode=ReadMode.DECODE, reason="the tuning asks for all reads on the decode side")
+    if hit_blocks >= split_from:
+        return _split(tuning, hit_blocks, f"{hit_blocks} blocks are enough to read on both sides at once")
+    shorter = shorter_queue(tuning, prefill, decode)
+    mode = ReadMode.DECODE if shorter.side is Role.DECODE else ReadMode.PREFILL
+    return ModeChoice(mode=mode, reason=f"{shorter.reason}; {hit_blocks} blocks are too few to split")
+
+
+def _split(tuning: Tuning, hit_blocks: int, why: str) -> ModeChoice:
+    """Bounds in blocks are rounded outwards, so that a share can always be met."""
+    low = hit_blocks * tuning.decode_min_permille // 1000
+    high = -(-hit_blocks * tuning.decode_max_permille // 1000)
+    bounds = "" if (low, high) == (0, hit_blocks) else f"; the decode side reads {low} to {high} of them"
+    return ModeChoice(mode=ReadMode.SPLIT, decode_min=low, decode_max=high, reason=why + bounds)
