@@ -72,7 +72,7 @@ class Chunk:
 def next_batch(
     ready: Iterable[ReadyRequest], quota_s: float, max_tokens: int, model: AttentionTime
 ) -> list[Chunk]:
-    """FIFO while the predicted time stays within the quota; the head gets a token at least, so work goes on."""
+    """FIFO while the predicted time stays within the quota; the head gets at least one token."""
     chunks: list[Chunk] = []
     batch: list[tuple[int, int]] = []
     left = max(1, max_tokens)

@@ -34,7 +34,7 @@ def choose_prefill(waiting: Waiting, engines: Sequence[EngineLoad], limits: Limi
     return Placement(
         request=waiting.request,
         engine=best.engine,
-        reason=f"{best.engine} has the least unfinished tokens ({best.tok_e}), {queue} ({best.read_q} tokens)",
+        reason=f"{best.engine} has least unfinished tokens ({best.tok_e}), {queue} ({best.read_q} tokens)",
     )
 
 

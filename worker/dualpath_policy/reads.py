@@ -2,8 +2,8 @@
 
 The prefill side takes from the front, the decode side from the back, so no estimate of either's speed is
 needed. Bounds are places in the list: the decode side leaves the first `blocks - decode_max` alone, the
-prefill side the last `decode_min`. Only the leading run of blocks that are there is a hit, so a block behind a
-lost one is not worth reading and is not granted any more. A block that one side gave back (too slow) is
+prefill side the last `decode_min`. Only the leading run of blocks that are there is a hit, so a block behind
+a lost one is not worth reading and is not granted any more. A block that one side gave back (too slow) is
 offered to the other side, whatever the bounds say: a share is a wish, a hit is work saved.
 
 No I/O and no clock: the owner (the prefill engine) reads, counts deadlines, and tells the list what happened.
@@ -55,7 +55,7 @@ class ReadList:
         return len(self._offered[side]) + max(0, self._untouched(side))
 
     def take(self, side: Role, count: int) -> tuple[int, ...]:
-        """Up to `count` blocks for `side` to read, none that the other side holds; empty: nothing for it now."""
+        """Up to `count` blocks for `side` to read, none that the other side holds; empty: nothing now."""
         offered = sorted(self._offered[side])[: max(0, count)]
         self._offered[side] -= set(offered)
         fresh = max(0, min(count - len(offered), self._untouched(side)))
@@ -83,12 +83,12 @@ class ReadList:
         return True
 
     def failed(self, side: Role, block: int) -> None:
-        """Missing or corrupt in storage: lost. Ignored when the other side has the block in hand or has read it."""
+        """Missing or corrupt in storage: lost. Ignored when the other side has the block in hand."""
         if self._taken.get(block) is side or block in self._offered[_OTHER[side]]:
             self._lose(block)
 
     def give_back(self, side: Role, blocks: Iterable[int]) -> None:
-        """`side` is too late: the other side may have these; if it may not or gave them back too, they are lost."""
+        """`side` is too late: the other side may have them; lost if it may not or gave them back too."""
         other = _OTHER[side]
         for block in blocks:
             if self._taken.get(block) is not side:
@@ -102,7 +102,7 @@ class ReadList:
                     self._lose(block)
 
     def close(self, side: Role) -> None:
-        """`side` reads no more (gone, draining): what it holds, or was left for it, goes to the other side."""
+        """`side` reads no more (gone, draining): what it holds or was left for it goes to the other."""
         self._open[side] = False
         if side is Role.PREFILL:
             self._decode_start = 0
