@@ -53,7 +53,7 @@ class KvLayout(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def block_keys(parent: bytes, tokens: Sequence[int], block_tokens: int) -> list[bytes]:
-    """Keys of the complete blocks of `tokens`, chained from `parent`; a tail shorter than a block has none."""
+    """Keys of the complete blocks of `tokens`, chained from `parent`; a shorter tail has none."""
     packed = array("I", tokens)
     if byteorder == "big":
         packed.byteswap()

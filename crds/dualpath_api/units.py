@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import re
+from fractions import Fraction
 from typing import Annotated
 
 from pydantic import BeforeValidator, PlainSerializer
 
 _SUFFIXES = {"": 1, **{s: 1024**i for i, s in enumerate(("Ki", "Mi", "Gi", "Ti", "Pi"), 1)}}
 _SUFFIXES |= {s: 1000**i for i, s in enumerate(("k", "M", "G", "T", "P"), 1)}
+_EXAMPLES = "write for example 256Mi, 4Gi or 500M"
 
 
 def parse_bytes(value: object) -> int:
-    """Bytes of a Kubernetes quantity. Raises ValueError with the accepted forms."""
-    match = re.fullmatch(r"(\d+)(\.\d+)?([A-Za-z]{0,2})", str(value))
-    if isinstance(value, bool) or not match or match[3] not in _SUFFIXES:
-        raise ValueError("not a quantity of bytes; write for example 256Mi, 4Gi or 500M")
-    return int(float(match[1] + (match[2] or "")) * _SUFFIXES[match[3]])
+    """Bytes of a Kubernetes quantity, rounded up. Raises ValueError with the accepted forms."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([A-Za-z]*)", str(value), flags=re.ASCII)
+    if isinstance(value, bool) or not match:
+        raise ValueError(f"not a quantity of bytes; {_EXAMPLES}")
+    number, suffix = match.groups()
+    if suffix not in _SUFFIXES:
+        raise ValueError(f"{suffix!r} is not a unit of bytes; {_hint(number, suffix)}")
+    return -int(-Fraction(number) * _SUFFIXES[suffix] // 1)
 
 
 def format_bytes(value: int) -> str:
@@ -27,4 +32,12 @@ def format_bytes(value: int) -> str:
     return str(value)
 
 
+def _hint(number: str, suffix: str) -> str:
+    """The quantities that somebody may have meant by a unit that does not exist."""
+    letter = suffix[0].lower()
+    meant = [s for s in _SUFFIXES if s and s[0].lower() == letter]
+    return f"did you mean {' or '.join(number + s for s in meant)}?" if meant else _EXAMPLES
+
+
 Bytes = Annotated[int, BeforeValidator(parse_bytes), PlainSerializer(format_bytes)]
+"""A number of bytes; in YAML a quantity."""

@@ -1,9 +1,9 @@
-"""Messages between scheduler and engines, and between engines; MessagePack, versioned, unknown fields ignored.
+"""Messages between scheduler and engines, and between engines: MessagePack, versioned, extensible.
 
 Scheduler <-> engine: one WebSocket a rank, binary frames, each frame one message (`ToEngine`, `ToScheduler`).
 Engine <-> engine: NIXL notifications (`ToPeer`); the bytes themselves travel as NIXL reads.
 A request is named by (request, attempt): every retry is a new attempt, and whatever still arrives for an old
-attempt is ignored. See docs/concepts.md for the states that these messages move a request through.
+attempt is ignored, and so are unknown fields. docs/concepts.md has the states of a request.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class PoolInfo(msgspec.Struct, frozen=True, kw_only=True):
 # ---------------------------------------------------------------- engine -> scheduler
 
 
-class Register(Message, kw_only=True):
+class Register(Message, frozen=True, kw_only=True):
     """First message of a connection. A new incarnation drops all that the old one knew."""
 
     protocol: int
@@ -109,7 +109,7 @@ class Register(Message, kw_only=True):
     held: tuple[tuple[str, int], ...] = ()  # (request, attempt) still alive here after a reconnect
 
 
-class Report(Message, kw_only=True):
+class Report(Message, frozen=True, kw_only=True):
     """Load of one engine; at each change, at least each 100 ms while busy, each 2 s while idle."""
 
     seen: int  # highest assignment number that these figures include
@@ -127,21 +127,21 @@ class Report(Message, kw_only=True):
     nics: tuple[Nic, ...] = ()  # rank 0 of a group only
 
 
-class Matched(Message, kw_only=True):
+class Matched(Message, frozen=True, kw_only=True):
     """Answer to `Match`: how many leading keys exist in storage."""
 
     query: int
     blocks: int
 
 
-class Accepted(Message, kw_only=True):
+class Accepted(Message, frozen=True, kw_only=True):
     """Slots are reserved; this side is working on the request."""
 
     request: str
     attempt: int
 
 
-class Refused(Message, kw_only=True):
+class Refused(Message, frozen=True, kw_only=True):
     """No room, draining, or unknown peer: back to the queue."""
 
     request: str
@@ -149,7 +149,7 @@ class Refused(Message, kw_only=True):
     reason: str
 
 
-class ReadDone(Message, kw_only=True):
+class ReadDone(Message, frozen=True, kw_only=True):
     """From the prefill engine: the hit is settled, compute can start."""
 
     request: str
@@ -175,21 +175,21 @@ class Drawn(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, array
     top: tuple[tuple[int, float], ...] = ()
 
 
-class Tokens(Message, kw_only=True):
+class Tokens(Message, frozen=True, kw_only=True):
     """One step's tokens of the whole batch. From a prefill engine: the first token of each choice."""
 
     drawn: tuple[Drawn, ...]
 
 
-class Filled(Message, kw_only=True):
-    """From the decode engine: the whole prompt is in its cache and decoding has begun (or nothing is left to do)."""
+class Filled(Message, frozen=True, kw_only=True):
+    """From the decode engine: the whole prompt is in its cache; decoding has begun, or nothing is left."""
 
     request: str
     attempt: int
 
 
-class Failed(Message, kw_only=True):
-    """This side gave the attempt up. `excuse`: the engine itself is not at fault (cache pressure): not counted."""
+class Failed(Message, frozen=True, kw_only=True):
+    """This side gave the attempt up. `excuse`: not the engine's fault (cache pressure), not counted."""
 
     request: str
     attempt: int
@@ -197,28 +197,26 @@ class Failed(Message, kw_only=True):
     excuse: bool = False
 
 
-class Stored(Message, kw_only=True):
+class Stored(Message, frozen=True, kw_only=True):
     """Blocks that left the write queue, written or dropped."""
 
     keys: tuple[bytes, ...]
 
 
-ToScheduler = (
-    Register | Report | Matched | Accepted | Refused | ReadDone | Tokens | Filled | Failed | Stored
-)
+ToScheduler = Register | Report | Matched | Accepted | Refused | ReadDone | Tokens | Filled | Failed | Stored
 
 # ---------------------------------------------------------------- scheduler -> engine
 
 
-class Match(Message, kw_only=True):
+class Match(Message, frozen=True, kw_only=True):
     """How many leading keys exist in storage?"""
 
     query: int
     keys: tuple[bytes, ...]
 
 
-class Assign(Message, kw_only=True):
-    """One attempt of one request. The decode engine gets it first; the prefill engine once that has accepted."""
+class Assign(Message, frozen=True, kw_only=True):
+    """One attempt of one request. The decode engine gets it first, the prefill engine after `Accepted`."""
 
     request: str
     attempt: int
@@ -235,15 +233,15 @@ class Assign(Message, kw_only=True):
     peer: Peer  # the other side
 
 
-class Start(Message, kw_only=True):
-    """To the decode engine: the first tokens, as drawn by the prefill engine; a finished choice is left out."""
+class Start(Message, frozen=True, kw_only=True):
+    """To the decode engine: the first tokens, drawn by the prefill engine; a finished choice is left out."""
 
     request: str
     attempt: int
     first: tuple[tuple[int, int], ...]  # (choice, token)
 
 
-class Abort(Message, kw_only=True):
+class Abort(Message, frozen=True, kw_only=True):
     """Forget the attempt; `choice` None: all of it."""
 
     request: str
@@ -251,14 +249,14 @@ class Abort(Message, kw_only=True):
     choice: int | None = None
 
 
-class Drain(Message, kw_only=True):
+class Drain(Message, frozen=True, kw_only=True):
     """Level-based: what the engine should do from now on."""
 
     accept_new: bool
     serve_reads: bool
 
 
-class PeerGone(Message, kw_only=True):
+class PeerGone(Message, frozen=True, kw_only=True):
     """An incarnation is known dead: it can neither read nor write our slots any more."""
 
     engine: str
@@ -270,14 +268,14 @@ ToEngine = Match | Assign | Start | Abort | Drain | PeerGone
 # ---------------------------------------------------------------- engine <-> engine
 
 
-class Want(Message, kw_only=True):
+class Want(Message, frozen=True, kw_only=True):
     """Decode -> prefill: grant me blocks to read."""
 
     request: str
     attempt: int
 
 
-class Grant(Message, kw_only=True):
+class Grant(Message, frozen=True, kw_only=True):
     """Prefill -> decode: read these blocks (indices into the hit); empty: nothing is left."""
 
     request: str
@@ -285,7 +283,7 @@ class Grant(Message, kw_only=True):
     blocks: tuple[int, ...]
 
 
-class Have(Message, kw_only=True):
+class Have(Message, frozen=True, kw_only=True):
     """Decode -> prefill: these blocks are in my slots; those failed, and those came too late."""
 
     request: str
@@ -296,8 +294,8 @@ class Have(Message, kw_only=True):
     bytes_read: int = 0
 
 
-class Plan(Message, kw_only=True):
-    """Prefill -> decode: a chunk begins; after each layer of it these blocks are to be pulled from my slots."""
+class Plan(Message, frozen=True, kw_only=True):
+    """Prefill -> decode: a chunk begins; after each of its layers these blocks are to be pulled."""
 
     batch: int
     request: str
@@ -307,25 +305,25 @@ class Plan(Message, kw_only=True):
     last: bool
 
 
-class Ready(Message, kw_only=True):
+class Ready(Message, frozen=True, kw_only=True):
     """Prefill -> decode: one layer of a batch can be pulled; one message a layer and batch, not a request."""
 
     batch: int
     layer: int
 
 
-class Released(Message, kw_only=True):
+class Released(Message, frozen=True, kw_only=True):
     """I will not touch your slots for this attempt any more: they are yours."""
 
     request: str
     attempt: int
 
 
-class Confirmed(Message, kw_only=True):
+class Confirmed(Message, frozen=True, kw_only=True):
     """Prefill -> decode: when your `Released` came, my slots still held this attempt.
 
-    A decode engine that was stopped and declared dead in between would otherwise trust, and store, bytes that it
-    pulled from slots which already belonged to another request.
+    A decode engine that was stopped and declared dead in between would otherwise trust, and store, bytes that
+    it pulled from slots which already belonged to another request.
     """
 
     request: str
@@ -335,9 +333,9 @@ class Confirmed(Message, kw_only=True):
 ToPeer = Want | Grant | Have | Plan | Ready | Released | Confirmed
 
 _encoder = msgspec.msgpack.Encoder()
-_to_scheduler = msgspec.msgpack.Decoder(ToScheduler)
-_to_engine = msgspec.msgpack.Decoder(ToEngine)
-_to_peer = msgspec.msgpack.Decoder(ToPeer)
+_to_scheduler: msgspec.msgpack.Decoder[ToScheduler] = msgspec.msgpack.Decoder(ToScheduler)
+_to_engine: msgspec.msgpack.Decoder[ToEngine] = msgspec.msgpack.Decoder(ToEngine)
+_to_peer: msgspec.msgpack.Decoder[ToPeer] = msgspec.msgpack.Decoder(ToPeer)
 _pool = msgspec.msgpack.Decoder(PoolInfo)
 
 
