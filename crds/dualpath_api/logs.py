@@ -1,0 +1,62 @@
+"""Logging of all processes: one line an event on stderr, as text or as JSON, with the request's id where there is one.
+
+Use `log.info("...", extra={"request": id})`; the id becomes a field of the JSON line and a suffix of the text line.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import time
+
+
+class TextFormatter(logging.Formatter):
+    """2026-01-31T12:00:00.123Z WARNING decode-0-0 message request=cmpl-1."""
+
+    def __init__(self, process: str) -> None:
+        super().__init__()
+        self._process = process
+
+    def format(self, record: logging.LogRecord) -> str:
+        """One line; line breaks of a message are escaped, a traceback follows on its own lines."""
+        message = record.getMessage().replace("\n", "\\n")
+        request = getattr(record, "request", None)
+        suffix = f" request={request}" if request else ""
+        line = f"{_timestamp(record)} {record.levelname:7} {self._process} {message}{suffix}"
+        return line if record.exc_info is None else f"{line}\n{self.formatException(record.exc_info)}"
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line: time, level, process, logger, message, request, error."""
+
+    def __init__(self, process: str) -> None:
+        super().__init__()
+        self._process = process
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Everything in one line, tracebacks too."""
+        fields = {
+            "time": _timestamp(record),
+            "level": record.levelname.lower(),
+            "process": self._process,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if request := getattr(record, "request", None):
+            fields["request"] = request
+        if record.exc_info:
+            fields["error"] = self.formatException(record.exc_info)
+        return json.dumps(fields)
+
+
+def set_up_logging(process: str, form: str, level: int = logging.INFO) -> None:
+    """Send all logs to stderr in one form ("text" or "json")."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter(process) if form == "json" else TextFormatter(process))
+    logging.basicConfig(level=level, handlers=[handler], force=True)
+
+
+def _timestamp(record: logging.LogRecord) -> str:
+    whole = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(record.created))
+    return f"{whole}.{int(record.msecs):03d}Z"

@@ -1,0 +1,170 @@
+"""One engine process: reads its settings, builds the objects, wires them, runs until told to stop."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import signal
+import sys
+import uuid
+from pathlib import Path
+
+import torch
+import uvloop
+
+from dualpath_api import wire
+from dualpath_api.errors import DualPathError, SpecError
+from dualpath_api.logs import set_up_logging
+from dualpath_api.wire import Role
+from dualpath_worker.blocks import BlockPool
+from dualpath_worker.engine.base import Engine, Parts
+from dualpath_worker.engine.decode import DecodeEngine
+from dualpath_worker.engine.generation import Generation
+from dualpath_worker.engine.layerwise import LayerwisePrefill
+from dualpath_worker.engine.prefill import PrefillEngine
+from dualpath_worker.engine.profiling import attention_time
+from dualpath_worker.link import SchedulerLink
+from dualpath_worker.metrics import Metrics
+from dualpath_worker.models import Model, load_model
+from dualpath_worker.nics import NicSampler
+from dualpath_worker.serving import serve_metrics
+from dualpath_worker.settings import Settings, read_settings
+from dualpath_worker.storage.factory import open_store
+from dualpath_worker.storage.io import ReadQueue, WriteQueue
+from dualpath_worker.transfer.agent import TransferAgent
+from dualpath_worker.transfer.exit import leave
+
+log = logging.getLogger("dualpath_worker")
+
+QUOTA_S = 0.3
+MAX_BATCH_TOKENS = 4096
+
+
+def main() -> None:
+    """Exit code 0 after a stop, 2 for what the user must change, 1 for our own faults."""
+    code = 1
+    try:
+        settings = read_settings()
+        set_up_logging(settings.engine, settings.log_format)
+        torch.set_num_threads(max(1, min(torch.get_num_threads(), os.cpu_count() or 1)))
+        uvloop.run(serve(settings))
+        code = 0
+    except DualPathError as error:
+        sys.stderr.write(f"{error}\n")
+        code = 2
+    except Exception:
+        log.exception("engine stopped by an unexpected error")
+    finally:
+        leave(code)  # UCX crashes in the C library's exit handlers
+
+
+async def serve(settings: Settings) -> None:
+    """Build everything, serve until SIGTERM or SIGINT."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    model = await asyncio.to_thread(load, settings)
+    engine, link, background = await build(settings, model)
+    tasks = [asyncio.create_task(work) for work in background]
+    await link.registered.wait()
+    log.info("registered with the scheduler at %s", settings.scheduler)
+    stopping = asyncio.create_task(stop.wait())
+    await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
+    log.info("stopping")
+    for task in tasks:
+        if task.done() and (error := task.exception()):
+            raise error
+        task.cancel()
+    engine.close()
+
+
+def load(settings: Settings) -> Model:
+    """Load the checkpoint that the spec names."""
+    uri = settings.spec.model.uri
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    return load_model(Path(uri.removeprefix("file://")), settings.spec.model.dtype, device)
+
+
+async def build(settings: Settings, model: Model) -> tuple[Engine, SchedulerLink, list[object]]:
+    """All objects of the process, wired."""
+    layout = await asyncio.to_thread(model.layout, settings.spec.kv.block_tokens)
+    slots = settings.buffer_bytes // layout.full_block_bytes
+    pages = settings.cache_bytes // layout.full_block_bytes if settings.role is Role.DECODE else 0
+    if slots < 2 or (settings.role is Role.DECODE and pages < 2):
+        raise SpecError(
+            f"spec.{settings.role}.resources is too small",
+            cause=f"a Full Block of this model has {layout.full_block_bytes} bytes; dramBuffer holds {slots} a rank, "
+            f"kvCache {pages}",
+            remedy="give each rank of the group at least two, better a few hundred blocks",
+        )
+    metrics = Metrics()
+    pool = BlockPool(slots=slots, layers=layout.layers, layer_block_bytes=layout.layer_block_bytes)
+    agent = TransferAgent(settings.engine)
+    agent.register(pool)
+    store = open_store(settings.spec.storage, layout)
+    sampler = NicSampler(settings.spec.nics) if settings.rank == 0 and settings.spec.nics else None
+    served = await serve_metrics(metrics, settings.metrics_host)
+
+    def register() -> wire.Register:
+        incarnation = uuid.uuid4().hex
+        return wire.Register(
+            protocol=wire.PROTOCOL,
+            engine=settings.engine,
+            role=settings.role,
+            group=settings.group_id,
+            rank=settings.rank,
+            incarnation=incarnation,
+            pid=os.getpid(),
+            layout=layout,
+            max_context=model.config.max_context,
+            buffer_slots=slots,
+            cache_pages=pages,
+            peer=agent.peer(incarnation),
+            metrics_url=served.url,
+        )
+
+    link = SchedulerLink(
+        settings.scheduler,
+        token=settings.token,
+        register=register,
+        on_message=lambda message: engine.on_message(message),
+        on_lost=lambda: engine.on_lost_link(),
+    )
+    parts = Parts(
+        engine=settings.engine,
+        layout=layout,
+        pool=pool,
+        agent=agent,
+        store=store,
+        reads=ReadQueue(store),
+        link=link,
+        metrics=metrics,
+        nics=sampler,
+    )
+    engine: Engine
+    background = [link.run()]
+    if settings.role is Role.PREFILL:
+        runner = LayerwisePrefill(model, pool, layout.block_tokens)
+        fitted = await asyncio.to_thread(attention_time, model)
+        engine = PrefillEngine(parts, runner, attention=fitted, quota_s=QUOTA_S, max_tokens=MAX_BATCH_TOKENS)
+        background.append(engine.compute_forever())
+    else:
+        generation = Generation(model, pool, layout, pages, metrics)
+        engine = DecodeEngine(parts, generation, WriteQueue(store))
+    background.append(engine.report_forever())
+    if settings.ready_file:
+        await asyncio.to_thread(write_ready, settings.ready_file, served.url)
+    return engine, link, background
+
+
+def write_ready(path: Path, url: str) -> None:
+    """Tell the supervisor, atomically."""
+    scratch = path.with_suffix(".tmp")
+    scratch.write_text(json.dumps({"metrics": url, "pid": os.getpid()}))
+    scratch.rename(path)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The two engines: what they do with an attempt, and the threads that compute."""

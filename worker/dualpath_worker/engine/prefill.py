@@ -1,0 +1,381 @@
+"""The prefill engine: settles the hit, pulls what the decode side has read, computes in layerwise chunks.
+
+An attempt's way: reading (the ReadList hands blocks to both sides) -> ready (hit settled, pulls under way)
+-> computing (chunk by chunk, FIFO) -> streaming (the decode engine still pulls) -> closed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from itertools import count
+
+import torch
+
+from dualpath_api import wire
+from dualpath_api.wire import ReadMode, Role
+from dualpath_policy.batching import AttentionTime, Chunk, ReadyRequest, next_batch
+from dualpath_policy.reads import ReadList
+from dualpath_worker.engine.arrivals import LayerArrivals
+from dualpath_worker.engine.attempts import Attempt
+from dualpath_worker.engine.base import (
+    PEER_DEADLINE_S,
+    PULL_BYTES,
+    READS_OUTSTANDING,
+    Engine,
+    Parts,
+)
+from dualpath_worker.engine.finish import finish_of
+from dualpath_worker.engine.layerwise import ChunkLost, ChunkWork, LayerwisePrefill
+from dualpath_worker.sampling import Row, sample
+from dualpath_worker.transfer.agent import Outcome, TransferResult
+
+log = logging.getLogger(__name__)
+
+EARLY_WANTS = 1024
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class PrefillAttempt(Attempt):
+    """One attempt at the prefill engine."""
+
+    reads: ReadList
+    arrivals: LayerArrivals = field(default_factory=LayerArrivals)
+    wants: int = 0  # of the decode side, not yet granted
+    peer_slots: dict[int, int] = field(default_factory=dict)  # block -> the decode engine's slot
+    bytes_by: dict[Role, int] = field(default_factory=lambda: {Role.PREFILL: 0, Role.DECODE: 0})
+    began: float = field(default_factory=time.monotonic)
+    hit_blocks: int | None = None  # None: not settled
+    computed: int = 0  # tokens, hit included
+    sent_blocks: int = 0  # blocks that earlier chunks have announced
+    last_planned: bool = False  # the decode engine knows all blocks that it is to pull
+    peer_done: bool = False  # it has pulled them
+    finished: bool = False  # first tokens are drawn
+
+
+class PrefillEngine(Engine[PrefillAttempt]):
+    """Reads, pulls and computes prompts; samples each choice's first token."""
+
+    role = Role.PREFILL
+
+    def __init__(
+        self, parts: Parts, runner: LayerwisePrefill, *, attention: AttentionTime, quota_s: float, max_tokens: int
+    ) -> None:
+        super().__init__(parts)
+        self._runner = runner
+        self._attention = attention
+        self._quota_s = quota_s
+        self._max_tokens = max_tokens
+        self._compute = ThreadPoolExecutor(1, thread_name_prefix="compute")
+        self._ready: dict[str, PrefillAttempt] = {}
+        self._early_wants: dict[tuple[str, int], int] = {}
+        self._work = asyncio.Event()
+        self._batches = count(1)
+
+    # ------------------------------------------------------------ reading
+
+    def new_attempt(self, message: wire.Assign, slots: list[int]) -> PrefillAttempt:
+        """Slots hold the whole prompt: hits of either side, and new KV."""
+        reads = ReadList(message.hit_blocks, message.mode, message.decode_min, message.decode_max)
+        return PrefillAttempt(assign=message, slots=slots, reads=reads)
+
+    def begin(self, attempt: PrefillAttempt) -> None:
+        """Start reading; the decode side may have asked already."""
+        attempt.wants = self._early_wants.pop(attempt.name, 0)
+        self._advance(attempt)
+
+    def _advance(self, attempt: PrefillAttempt) -> None:
+        """Hand out blocks to whoever can read now; settle when nothing is open."""
+        if attempt.closed or attempt.hit_blocks is not None:
+            return
+        while attempt.wants and (blocks := attempt.reads.take(Role.DECODE, self.read_batch)):
+            attempt.wants -= 1
+            self.notify(attempt.peer, wire.Grant(request=attempt.name[0], attempt=attempt.name[1], blocks=blocks))
+            self._loop.call_later(PEER_DEADLINE_S, self._grant_overdue, attempt, blocks)
+        while attempt.reading < READS_OUTSTANDING:
+            blocks = attempt.reads.take(Role.PREFILL, self.read_batch)
+            if not blocks:
+                break
+            self.spawn(self._read(attempt, blocks))
+        if attempt.reads.settled:
+            self._settle(attempt)
+
+    async def _read(self, attempt: PrefillAttempt, blocks: Sequence[int]) -> None:
+        outcome = await self.read(attempt, blocks)
+        attempt.bytes_by[Role.PREFILL] += outcome.bytes
+        for place in outcome.ok:
+            attempt.reads.done(Role.PREFILL, blocks[place])
+        for place in outcome.failed:
+            attempt.reads.failed(Role.PREFILL, blocks[place])
+        late = [blocks[place] for place in outcome.late]
+        if not attempt.closed and not all(self.attempts.replace_slot(attempt, block) for block in late):
+            self.fail(attempt, "storage reads are overdue and no block slot is free", excuse=True)
+        attempt.reads.give_back(Role.PREFILL, late)
+        self._advance(attempt)
+
+    def _grant_overdue(self, attempt: PrefillAttempt, blocks: Sequence[int]) -> None:
+        if not attempt.closed and attempt.hit_blocks is None:
+            attempt.reads.give_back(Role.DECODE, blocks)
+            self._advance(attempt)
+
+    def on_peer_message(self, engine: str, message: wire.ToPeer) -> None:
+        """Wants, Haves and Releases of decode engines."""
+        if isinstance(message, wire.Ready):
+            return
+        name = (message.request, message.attempt)
+        attempt = self.attempts.get(*name)
+        match message:
+            case wire.Want() if attempt is None:
+                if len(self._early_wants) >= EARLY_WANTS:
+                    self._early_wants.pop(next(iter(self._early_wants)))
+                self._early_wants[name] = self._early_wants.get(name, 0) + 1
+            case wire.Want() if attempt:
+                attempt.wants += 1
+                self._advance(attempt)
+            case wire.Have() if attempt is None:
+                released = wire.Released(request=message.request, attempt=message.attempt)
+                self.parts.agent.notify(engine, wire.encode(released))
+            case wire.Have() if attempt:
+                self._have(attempt, message)
+            case wire.Released():
+                self._released(engine, message)
+
+    def _have(self, attempt: PrefillAttempt, message: wire.Have) -> None:
+        attempt.bytes_by[Role.DECODE] += message.bytes_read
+        for block, slot in message.blocks:
+            if attempt.reads.done(Role.DECODE, block):
+                attempt.peer_slots[block] = slot
+        for block in message.failed:
+            attempt.reads.failed(Role.DECODE, block)
+        attempt.reads.give_back(Role.DECODE, message.late)
+        self._advance(attempt)
+
+    def _released(self, engine: str, message: wire.Released) -> None:
+        attempt = self.attempts.get(message.request, message.attempt)
+        held = attempt is not None and attempt.shared
+        self.attempts.released(message.request, message.attempt)
+        if attempt is None or not held:
+            return
+        if not attempt.last_planned:  # the decode engine has given up; the scheduler will abort
+            self.drop(attempt, "released by the decode engine")
+            return
+        confirmed = wire.Confirmed(request=message.request, attempt=message.attempt)
+        self.parts.agent.notify(engine, wire.encode(confirmed))
+        attempt.peer_done = True
+        if attempt.finished:
+            self.drop(attempt, "done")
+
+    def _settle(self, attempt: PrefillAttempt) -> None:
+        blocks = attempt.reads.hit
+        attempt.hit_blocks = blocks
+        attempt.computed = min(blocks * self.layout.block_tokens, attempt.length - 1)
+        by_decode = [b for b in range(blocks) if attempt.reads.side_of(b) is Role.DECODE]
+        self.send(
+            wire.ReadDone(
+                request=attempt.name[0],
+                attempt=attempt.name[1],
+                hit_tokens=attempt.computed,
+                prefill_blocks=blocks - len(by_decode),
+                decode_blocks=len(by_decode),
+                prefill_bytes=attempt.bytes_by[Role.PREFILL],
+                decode_bytes=attempt.bytes_by[Role.DECODE],
+                lost_blocks=attempt.assign.hit_blocks - blocks,
+                seconds=time.monotonic() - attempt.began,
+            )
+        )
+        if by_decode:
+            group = max(1, PULL_BYTES // (len(by_decode) * self.layout.layer_block_bytes))
+            self._pull_layers(attempt, by_decode, 0, group)
+        else:
+            attempt.arrivals.advance(self.layout.layers)
+            self.attempts.all_pulled(attempt)
+        self._ready[attempt.name[0]] = attempt
+        self._work.set()
+        self.changed()
+
+    def _pull_layers(self, attempt: PrefillAttempt, blocks: Sequence[int], first: int, group: int) -> None:
+        """Pull `group` layers of the decode side's blocks, then the next ones, in the order that compute needs."""
+        layers = range(first, min(first + group, self.layout.layers))
+        slots = [attempt.slots[block] for block in blocks]
+        local = self.indices(slots, layers)
+        remote = self.indices([attempt.peer_slots[block] for block in blocks], layers)
+
+        def done(result: TransferResult) -> None:
+            if result.outcome is not Outcome.DONE:
+                attempt.arrivals.lose(f"pull from {attempt.peer.engine} {result.outcome.value}")
+                self.attempts.all_pulled(attempt)
+                self.fail(attempt, f"pulling hit blocks from {attempt.peer.engine}: {result.outcome.value}")
+                return
+            attempt.arrivals.advance(layers.stop)
+            if layers.stop == self.layout.layers or attempt.closed:
+                self.attempts.all_pulled(attempt)
+            else:
+                self._pull_layers(attempt, blocks, layers.stop, group)
+
+        self.pull([(attempt, slots)], local, remote, done)
+
+    # ------------------------------------------------------------ computing
+
+    async def compute_forever(self) -> None:
+        """Form the next batch under the compute quota and run it, as long as there is work."""
+        while True:
+            await self._work.wait()
+            requests = [
+                ReadyRequest(request=name, cached=a.computed, remaining=a.length - a.computed)
+                for name, a in self._ready.items()
+            ]
+            chunks = next_batch(requests, self._quota_s, self._max_tokens, self._attention)
+            if not chunks:
+                self._work.clear()
+                continue
+            await self._run(chunks)
+
+    async def _run(self, chunks: Sequence[Chunk]) -> None:
+        batch = next(self._batches)
+        members = [(self._ready[chunk.request], chunk.tokens) for chunk in chunks]
+        work = [self._chunk(attempt, tokens) for attempt, tokens in members]
+        peers = self._plan(batch, members)
+
+        def announce(layer: int) -> None:
+            ready = wire.encode(wire.Ready(batch=batch, layer=layer))
+            for peer in peers:
+                self.parts.agent.notify(peer, ready)
+
+        for attempt, _ in members:
+            self.pool.begin(attempt.slots)
+        began = time.perf_counter()
+        try:
+            logits = await self._loop.run_in_executor(self._compute, self._runner.run, work, announce)
+        except ChunkLost as lost:
+            attempt = members[lost.index][0]
+            self.fail(attempt, f"layers did not arrive: {lost}")
+            return
+        except Exception as error:
+            log.exception("a prefill batch failed")
+            for attempt, _ in members:
+                self.fail(attempt, f"compute failed: {error}")
+            return
+        finally:
+            for attempt, _ in members:
+                self.pool.end(attempt.slots)
+        self.metrics.step_seconds.labels("prefill").observe(time.perf_counter() - began)
+        await self._finish(members, logits)
+
+    def _chunk(self, attempt: PrefillAttempt, tokens: int) -> ChunkWork:
+        end = attempt.computed + tokens
+        blocks = -(-end // self.layout.block_tokens)
+        return ChunkWork(
+            tokens=attempt.assign.tokens[attempt.computed : end],
+            cached=attempt.computed,
+            slots=torch.tensor(attempt.slots[:blocks], dtype=torch.int64),
+            store_from=(attempt.hit_blocks or 0) * self.layout.block_tokens,
+            arrivals=attempt.arrivals,
+            deadline_s=2 * PEER_DEADLINE_S,
+        )
+
+    def _plan(self, batch: int, members: Sequence[tuple[PrefillAttempt, int]]) -> set[str]:
+        """Tell each decode engine which blocks this batch completes; returns those that await `Ready`."""
+        peers = set()
+        for attempt, tokens in members:
+            end = attempt.computed + tokens
+            last = end == attempt.length
+            blocks = self._completed(attempt, end, last)
+            attempt.last_planned = last
+            self.attempts.share(attempt)
+            self.notify(
+                attempt.peer,
+                wire.Plan(
+                    batch=batch,
+                    request=attempt.name[0],
+                    attempt=attempt.name[1],
+                    blocks=tuple((block, attempt.slots[block]) for block in blocks),
+                    hit_blocks=attempt.hit_blocks or 0,
+                    last=last,
+                ),
+            )
+            if blocks:
+                peers.add(attempt.peer.engine)
+        return peers
+
+    def _completed(self, attempt: PrefillAttempt, end: int, last: bool) -> list[int]:
+        """Blocks that have all their rows once the chunk that ends at token `end` is computed, and are not there."""
+        stop = -(-end // self.layout.block_tokens) if last else end // self.layout.block_tokens
+        hit = attempt.hit_blocks or 0
+        return [
+            block
+            for block in range(attempt.sent_blocks, stop)
+            if not (block < hit and attempt.reads.side_of(block) is Role.DECODE)
+        ]
+
+    async def _finish(self, members: Sequence[tuple[PrefillAttempt, int]], logits: torch.Tensor) -> None:
+        drawn: list[wire.Drawn] = []
+        for index, (attempt, tokens) in enumerate(members):
+            if attempt.closed:
+                continue
+            end = attempt.computed + tokens
+            attempt.computed = end
+            attempt.sent_blocks = end // self.layout.block_tokens
+            if end == attempt.length:
+                drawn += await asyncio.to_thread(first_tokens, attempt.assign, logits[index])
+                attempt.finished = True
+                self._ready.pop(attempt.name[0], None)
+        if drawn:
+            self.send(wire.Tokens(drawn=tuple(drawn)))
+        for attempt, _ in members:
+            if attempt.finished and attempt.peer_done and not attempt.closed:
+                self.drop(attempt, "done")
+        self.changed()
+
+    # ------------------------------------------------------------ ending, load
+
+    def forget(self, attempt: PrefillAttempt, reason: str) -> None:
+        """Wake whoever waits for its layers."""
+        attempt.arrivals.lose(reason)
+        if self._ready.get(attempt.name[0]) is attempt:
+            del self._ready[attempt.name[0]]
+
+    def load(self) -> dict[str, int]:
+        """Prompt tokens to compute or stream, and hit tokens that this side's NIC still has to read."""
+        unread = 0
+        for attempt in self.attempts:
+            if attempt.hit_blocks is None:
+                held = len(attempt.reads.held(Role.PREFILL))
+                share = {ReadMode.PREFILL: 1.0, ReadMode.SPLIT: 0.5, ReadMode.DECODE: 0.0}[attempt.assign.mode]
+                unread += held + int(share * attempt.reads.offers(Role.PREFILL))
+        return {
+            "seq_e": len(self.attempts.live),
+            "tok_e": sum(a.length - a.computed for a in self.attempts),
+            "read_q": unread * self.layout.block_tokens,
+        }
+
+
+def first_tokens(assign: wire.Assign, logits: torch.Tensor) -> list[wire.Drawn]:
+    """The first token of each choice. logits: [vocabulary] float32 of the last prompt token."""
+    rows = [
+        Row(
+            sampling=assign.sampling,
+            choice=choice,
+            position=len(assign.tokens),
+            prompt=assign.tokens[: assign.prompt_tokens],
+            generated=assign.tokens[assign.prompt_tokens :],
+        )
+        for choice in assign.choices
+    ]
+    draws = sample(logits.expand(len(rows), -1), rows)
+    generated = len(assign.tokens) - assign.prompt_tokens + 1
+    return [
+        wire.Drawn(
+            request=assign.request,
+            attempt=assign.attempt,
+            choice=row.choice,
+            token=draw.token,
+            finish=finish_of(assign.sampling, draw.token, generated),
+            logprob=draw.logprob,
+            top=draw.top,
+        )
+        for row, draw in zip(rows, draws, strict=True)
+    ]

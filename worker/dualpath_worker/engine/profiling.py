@@ -1,0 +1,39 @@
+"""What this engine can do, measured at start: attention time (for the compute quota) and prefill speed."""
+
+from __future__ import annotations
+
+import time
+
+import torch
+
+from dualpath_kernels.prefill_attention import Segment, prefill_attention
+from dualpath_policy.batching import AttentionTime
+from dualpath_worker.models import Model
+
+SHAPES = ((0, 32), (0, 128), (256, 32), (256, 128), (1024, 32), (1024, 128))
+"""(cached, new) tokens."""
+
+
+@torch.inference_mode()
+def attention_time(model: Model) -> AttentionTime:
+    """Fit the time of all layers' attention to a few shapes (about 0.1 s on a CPU for a small model)."""
+    config = model.config
+    rows = max(cached + new for cached, new in SHAPES)
+    new_most = max(new for _, new in SHAPES)
+    kv = torch.zeros((rows, 2, config.num_kv_heads, config.head_dim), dtype=model.dtype, device=model.device)
+    q = torch.zeros((new_most, config.num_heads, config.head_dim), dtype=model.dtype, device=model.device)
+    samples = []
+    for cached, new in SHAPES:
+        segment = [Segment(q_start=0, q_len=new, kv_start=0, kv_len=cached + new)]
+        seconds = min(_timed(lambda: prefill_attention(q[:new], kv, segment, model.scale, model.window)) for _ in "123")
+        samples.append(([(cached, new)], seconds * config.num_layers))
+    return AttentionTime.fit(samples)
+
+
+def _timed(work: object) -> float:
+    assert callable(work)
+    began = time.perf_counter()
+    work()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter() - began

@@ -1,0 +1,75 @@
+"""Prometheus series of an engine process. The table in docs/reference/metrics.md is made from `METRICS`."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+STEP_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+
+METRICS: Final[tuple[tuple[str, str, str, tuple[str, ...]], ...]] = (
+    ("counter", "dualpath_path_read_bytes", "KV bytes read from storage by this side.", ("path",)),
+    ("counter", "dualpath_storage_errors", "Storage calls that failed, by kind.", ("kind",)),
+    ("counter", "dualpath_storage_written_bytes", "KV bytes written to storage.", ()),
+    ("counter", "dualpath_storage_dropped_blocks", "Blocks dropped from a full write queue.", ()),
+    ("counter", "dualpath_transfer_errors", "Transfers between engines that did not succeed.", ("kind",)),
+    ("counter", "dualpath_transfer_bytes", "KV bytes pulled from other engines.", ("role",)),
+    ("gauge", "dualpath_kv_blocks_used", "Blocks or pages held by live requests.", ("pool",)),
+    ("gauge", "dualpath_kv_blocks_quarantined", "Blocks that wait for an abandoned transfer.", ("pool",)),
+    ("gauge", "dualpath_kv_blocks_total", "Blocks or pages of the pool.", ("pool",)),
+    ("gauge", "dualpath_nic_link_bytes_per_second", "Capacity of a NIC; 0: unknown.", ("nic", "role")),
+    ("gauge", "dualpath_nic_utilization_ratio", "Rate over capacity, the busier direction.", ("nic", "role")),
+    ("counter", "dualpath_nic_bytes", "Bytes of a NIC, all traffic.", ("nic", "role", "dir")),
+    ("histogram", "dualpath_engine_step_seconds", "Time of one compute step.", ("kind",)),
+    ("histogram", "dualpath_decode_batch_size", "Sequences of a decode step.", ()),
+)
+
+
+class Metrics:
+    """All series of one engine process, in a registry of their own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        made = {name: self._make(kind, name, text, labels) for kind, name, text, labels in METRICS}
+        self._made = made
+        self.path_read_bytes = self._counter("dualpath_path_read_bytes")
+        self.storage_errors = self._counter("dualpath_storage_errors")
+        self.written_bytes = self._counter("dualpath_storage_written_bytes")
+        self.dropped_blocks = self._counter("dualpath_storage_dropped_blocks")
+        self.transfer_errors = self._counter("dualpath_transfer_errors")
+        self.transfer_bytes = self._counter("dualpath_transfer_bytes")
+        self.nic_bytes = self._counter("dualpath_nic_bytes")
+        self.nic_link = self._gauge("dualpath_nic_link_bytes_per_second")
+        self.nic_utilization = self._gauge("dualpath_nic_utilization_ratio")
+        self.step_seconds = self._histogram("dualpath_engine_step_seconds")
+        self.batch_size = self._histogram("dualpath_decode_batch_size")
+
+    def pool(self, pool: str, used: int, quarantined: int, total: int) -> None:
+        """Set the gauges of one pool ("buffer" or "cache")."""
+        self._gauge("dualpath_kv_blocks_used").labels(pool).set(used)
+        self._gauge("dualpath_kv_blocks_quarantined").labels(pool).set(quarantined)
+        self._gauge("dualpath_kv_blocks_total").labels(pool).set(total)
+
+    def _make(self, kind: str, name: str, text: str, labels: tuple[str, ...]) -> Counter | Gauge | Histogram:
+        if kind == "counter":
+            return Counter(name, text, labels, registry=self.registry)
+        if kind == "gauge":
+            return Gauge(name, text, labels, registry=self.registry)
+        buckets = (1, 2, 4, 8, 16, 32, 64, 128, 256) if name.endswith("_size") else STEP_BUCKETS
+        return Histogram(name, text, labels, registry=self.registry, buckets=buckets)
+
+    def _counter(self, name: str) -> Counter:
+        made = self._made[name]
+        assert isinstance(made, Counter)
+        return made
+
+    def _gauge(self, name: str) -> Gauge:
+        made = self._made[name]
+        assert isinstance(made, Gauge)
+        return made
+
+    def _histogram(self, name: str) -> Histogram:
+        made = self._made[name]
+        assert isinstance(made, Histogram)
+        return made
