@@ -13,7 +13,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic.alias_generators import to_camel
 
-from dualpath_api.units import Bytes
+from dualpath_api.units import Bytes, Duration
 
 BLOCK_TOKENS = (16, 32, 64, 128, 256)
 """Allowed sizes of a block: powers of two, so that a block is a whole number of kernel tiles."""
@@ -117,6 +117,25 @@ class RoleSpec(Section):
     resources: Resources = Field(description="Memory of one group.")
 
 
+class Batching(Section):
+    """How much a prefill engine computes at once."""
+
+    compute_quota: Duration = Field(
+        0.3,
+        validate_default=True,
+        description="Longest predicted attention time of one batch; a longer prompt is computed in chunks.",
+    )
+    max_tokens: int = Field(
+        4096, ge=1, le=1 << 20, strict=True, description="Most new tokens of one batch."
+    )
+
+
+class PrefillSpec(RoleSpec):
+    """The engine groups that compute prompts."""
+
+    batching: Batching = Field(Batching(), description="How prompts are cut into batches.")
+
+
 class FilesSpec(Section):
     """A directory as the block store; it may be shared by all nodes."""
 
@@ -160,7 +179,7 @@ class ClusterSpec(Section):
 
     model: ModelSpec = Field(description="Which model is served.")
     kv: KvSpec = Field(KvSpec(), description="The KV-cache layout.")
-    prefill: RoleSpec = Field(description="Engines that compute prompts.")
+    prefill: PrefillSpec = Field(description="Engines that compute prompts.")
     decode: RoleSpec = Field(description="Engines that generate.")
     storage: StorageSpec = Field(description="Where Full Blocks live.")
     path_policy: PathPolicySpec = Field(

@@ -41,3 +41,24 @@ def _hint(number: str, suffix: str) -> str:
 
 Bytes = Annotated[int, BeforeValidator(parse_bytes), PlainSerializer(format_bytes)]
 """A number of bytes; in YAML a quantity."""
+
+
+_DURATIONS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
+
+
+def parse_duration(value: object) -> float:
+    """Seconds of "300ms", "30s", "5m" or "1h"; a float is seconds already. Raises ValueError."""
+    if isinstance(value, float) and value > 0:
+        return value
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h)", str(value))
+    if not match or float(match[1]) == 0:
+        raise ValueError("not a duration above zero; write for example 300ms, 30s or 5m")
+    return float(match[1]) * _DURATIONS[match[2]]
+
+
+def format_duration(value: float) -> str:
+    """Whole seconds where possible, else milliseconds."""
+    return f"{value:.0f}s" if value == int(value) else f"{value * 1000:.0f}ms"
+
+
+Duration = Annotated[float, BeforeValidator(parse_duration), PlainSerializer(format_duration)]

@@ -38,10 +38,6 @@ from dualpath_worker.transfer.exit import leave
 
 log = logging.getLogger("dualpath_worker")
 
-QUOTA_S = 0.3
-MAX_BATCH_TOKENS = 4096
-
-
 def main() -> None:
     """Exit code 0 after a stop, 2 for what the user must change, 1 for our own faults."""
     code = 1
@@ -148,7 +144,10 @@ async def build(settings: Settings, model: Model) -> tuple[Engine, SchedulerLink
     if settings.role is Role.PREFILL:
         runner = LayerwisePrefill(model, pool, layout.block_tokens)
         fitted = await asyncio.to_thread(attention_time, model)
-        engine = PrefillEngine(parts, runner, attention=fitted, quota_s=QUOTA_S, max_tokens=MAX_BATCH_TOKENS)
+        batching = settings.spec.prefill.batching
+        engine = PrefillEngine(
+            parts, runner, attention=fitted, quota_s=batching.compute_quota, max_tokens=batching.max_tokens
+        )
         background.append(engine.compute_forever())
     else:
         generation = Generation(model, pool, layout, pages, metrics)
