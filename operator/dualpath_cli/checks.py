@@ -1,0 +1,124 @@
+"""What has to be right on this machine before engines are started: each failure is one clear message."""
+
+from __future__ import annotations
+
+import os
+import socket
+import tempfile
+from pathlib import Path
+
+from dualpath_api.cluster import DualPathCluster
+from dualpath_api.errors import SpecError, UnsupportedError
+from dualpath_api.units import format_bytes
+
+_WEIGHTS = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+
+
+def check_machine(cluster: DualPathCluster, host: str, port: int, ready_file: Path | None) -> None:
+    """Raises SpecError: port in use, store not writable, model missing, too little memory."""
+    _check_port(host, port)
+    _check_model(cluster)
+    _check_store(store_path(cluster))
+    _check_memory(cluster)
+    if ready_file is not None and not os.access(ready_file.resolve().parent, os.W_OK | os.X_OK):
+        raise SpecError(
+            f"--ready-file {ready_file}: cannot be written",
+            cause=f"{ready_file.resolve().parent} is missing or not writable",
+            remedy="make the directory, or name another file",
+        )
+
+
+def store_path(cluster: DualPathCluster) -> Path:
+    """The store's directory; relative to the current directory."""
+    return Path(cluster.spec.storage.files.path).expanduser().absolute()
+
+
+def reachable(host: str) -> str:
+    """An address at which a listener on `host` can be reached from here."""
+    return {"0.0.0.0": "127.0.0.1", "::": "[::1]", "": "127.0.0.1"}.get(
+        host, f"[{host}]" if ":" in host else host
+    )
+
+
+def with_local_model(cluster: DualPathCluster) -> DualPathCluster:
+    """Fetch a hub model into the hub's cache, once for all engines; its URI becomes the directory."""
+    model = cluster.spec.model
+    if not model.uri.startswith("hf://"):
+        return cluster
+    name = model.uri.removeprefix("hf://")
+    try:
+        from huggingface_hub import snapshot_download
+    except ImportError:
+        raise UnsupportedError(
+            f"{model.uri} cannot be fetched",
+            cause="the package huggingface_hub is not installed",
+            remedy="pip install dualpath[worker], or give a directory: file:///path/of/checkpoint",
+        ) from None
+    try:
+        folder = snapshot_download(name, revision=model.revision, allow_patterns=_WEIGHTS)
+    except Exception as error:  # the hub client raises many kinds, all of which mean: not fetched
+        raise SpecError(
+            f"{model.uri} cannot be fetched",
+            cause=" ".join(str(error).split())[:300] or type(error).__name__,
+            remedy="check the name, the network and HF_TOKEN, or give a directory: file:///path/of/checkpoint",
+        ) from error
+    local = model.model_copy(update={"uri": f"file://{Path(folder).absolute()}", "revision": None})
+    return cluster.model_copy(update={"spec": cluster.spec.model_copy(update={"model": local})})
+
+
+def _check_port(host: str, port: int) -> None:
+    try:
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, socket.SOCK_STREAM) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+            probe.listen(1)
+    except OSError as error:
+        raise SpecError(
+            f"cannot listen on {host}:{port}",
+            cause=(error.strerror or str(error)).lower(),
+            remedy="stop what listens there, or choose another --port (0: any free one) or --host",
+        ) from None
+
+
+def _check_model(cluster: DualPathCluster) -> None:
+    uri = cluster.spec.model.uri
+    if not uri.startswith("file://"):
+        return
+    path = Path(uri.removeprefix("file://"))
+    if not path.is_dir():
+        cause = "it is a file" if path.exists() else "there is no such directory"
+    elif not (path / "config.json").is_file():
+        cause = "it has no config.json, so it is no Hugging Face checkpoint"
+    else:
+        return
+    raise SpecError(
+        f"the model {path} cannot be served",
+        cause=cause,
+        remedy="give a checkpoint directory: --model DIR, or spec.model.uri: file:///absolute/path",
+    )
+
+
+def _check_store(path: Path) -> None:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=path, prefix=".writable-"):
+            pass
+    except OSError as error:
+        raise SpecError(
+            f"the block store {path} cannot be written",
+            cause=(error.strerror or str(error)).lower(),
+            remedy="choose another directory: --set spec.storage.files.path=DIR",
+        ) from None
+
+
+def _check_memory(cluster: DualPathCluster) -> None:
+    total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    roles = (cluster.spec.prefill, cluster.spec.decode)
+    wanted = sum(role.scaling.replicas * role.resources.dram_buffer for role in roles)
+    if wanted > total:
+        raise SpecError(
+            f"the block buffers of all groups take {format_bytes(wanted)}",
+            cause=f"this machine has {total / (1 << 30):.1f} GiB of memory",
+            remedy="lower dramBuffer in spec.prefill.resources and spec.decode.resources, or the replicas",
+        )

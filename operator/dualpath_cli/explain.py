@@ -1,0 +1,75 @@
+"""`dualpath explain`: what happened to one request, and why."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import click
+
+
+@click.command()
+@click.argument("request")
+@click.option(
+    "--url",
+    default="http://127.0.0.1:8000",
+    show_default=True,
+    help="Where the gateway listens; /v1 may follow.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the gateway's answer as it is.")
+def explain(request: str, url: str, as_json: bool) -> None:
+    """Tell which engines served REQUEST, which side read how many bytes from storage, and why.
+
+    REQUEST is the id of a response, for example chatcmpl-4f1c. The token of a protected gateway is read from
+    the file that DUALPATH_CONTROL_TOKEN_FILE names.
+
+    Example:  dualpath explain chatcmpl-4f1c --url http://127.0.0.1:8080
+    """
+    import json
+
+    from dualpath_cli.asking import ask
+
+    found = ask(url, request)
+    if as_json:
+        click.echo(json.dumps(found, indent=2))
+    else:
+        _print(found)
+
+
+def _print(found: Mapping[str, Any]) -> None:
+    """The summary, then a table of attempts with their reasons, then the history."""
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False, soft_wrap=True)
+    figures = "{prompt_tokens} prompt tokens ({cached_tokens} from the cache), {generated_tokens} generated"
+    console.print(f"{found['id']}: {found['outcome']}; {figures.format(**found)}", markup=False)
+    for attempt in found["attempts"]:
+        table = Table(
+            "what", "value", title=f"attempt {attempt['attempt']}", title_justify="left", show_header=False
+        )
+        for key, value in attempt.items():
+            if key not in {"job", "attempt", "reasons"}:
+                table.add_row(_words(key), _value(key, value))
+        for index, reason in enumerate(attempt.get("reasons", ())):
+            table.add_row("" if index else "why", str(reason))
+        console.print(table)
+    history = Table("after", "state", "detail", title="history", title_justify="left")
+    for step in found["history"]:
+        detail = {k: v for k, v in step.items() if k not in {"at", "after_s", "state", "job", "attempt"}}
+        told = ", ".join(f"{_words(key)}: {_value(key, value)}" for key, value in detail.items())
+        history.add_row(f"{step['after_s']:.3f} s", str(step["state"]), told)
+    console.print(history)
+
+
+def _words(key: str) -> str:
+    return key.replace("_", " ")
+
+
+def _value(key: str, value: object) -> str:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        if key.endswith("bytes"):
+            return f"{value / 1e6:.2f} MB"
+        if key.endswith(("seconds", "_s")):
+            return f"{value:.3f} s"
+    return str(value)

@@ -1,0 +1,181 @@
+"""Starts the processes of a plan, keeps them running, tells when they serve, and stops them in order.
+
+Order of a stop: the gateway first, as it finishes what runs (deadline: the drain seconds), then all engines;
+what is left after its deadline is killed. The supervisor itself holds no state that a request needs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import signal
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+from dualpath_api.logs import set_up_logging
+from dualpath_cli import readyfile
+from dualpath_cli.keeper import REFUSED, Keeper
+from dualpath_cli.plan import Plan
+
+ENGINE_STOP_S = 10.0
+GATEWAY_EXTRA_S = 5.0
+"""The gateway needs a moment beyond the drain to close its connections."""
+
+log = logging.getLogger("dualpath")
+
+
+def supervise(plan: Plan) -> int:
+    """Run until told to stop. Returns the exit code of the command."""
+    set_up_logging("supervisor", plan.options.log_form)
+    return asyncio.run(Supervisor(plan).run())
+
+
+@dataclass(frozen=True, slots=True)
+class Up:
+    """A process that is ready."""
+
+    pid: int
+    metrics: str
+
+
+class Supervisor:
+    """One cluster of processes."""
+
+    def __init__(self, plan: Plan) -> None:
+        self._plan = plan
+        self._expected = {"gateway", *map(str, plan.engines)}
+        self._up: dict[str, Up] = {}
+        self._keepers: dict[str, Keeper] = {}
+        self._port = plan.options.port
+        self._gateway_up = asyncio.Event()
+        self._announced = False
+        self._stopping = False
+        self._verdict: int | None = None
+        self._decided = asyncio.Event()
+
+    async def run(self) -> int:
+        """Start, serve, stop."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._on_signal, number)
+        self._remove_ready_file()
+        starting = asyncio.create_task(self._start())
+        try:
+            await self._decided.wait()
+        finally:
+            starting.cancel()
+            await self._stop()
+        self._event("stopped", code=self._verdict)
+        return self._verdict if self._verdict is not None else 1
+
+    async def _start(self) -> None:
+        self._keepers["gateway"] = Keeper(lambda: self._plan.gateway(self._port), self)
+        await self._gateway_up.wait()
+        for name in self._plan.engines:
+            self._keepers[str(name)] = Keeper(lambda name=name: self._plan.engine(name, self._port), self)  # type: ignore[misc]
+
+    async def _stop(self) -> None:
+        self._stopping = True
+        self._event("stopping")
+        self._remove_ready_file()
+        keepers = dict(self._keepers)
+        if gateway := keepers.pop("gateway", None):
+            await gateway.stop(self._plan.options.drain_seconds + GATEWAY_EXTRA_S)
+        await asyncio.gather(*(keeper.stop(ENGINE_STOP_S) for keeper in keepers.values()))
+
+    def _on_signal(self, number: signal.Signals) -> None:
+        if self._stopping or self._decided.is_set():
+            log.warning("asked again to stop: ending everything now")
+            self._verdict = 128 + number
+            for keeper in self._keepers.values():
+                keeper.kill()
+            return
+        log.info("%s: finishing what runs, for up to %g s", number.name, self._plan.options.drain_seconds)
+        self._decide(0)
+
+    def _decide(self, code: int) -> None:
+        if self._verdict is None:
+            self._verdict = code
+        self._decided.set()
+
+    # ------------------------------------------------------------ what the keepers tell
+
+    def line(self, name: str, line: str) -> None:
+        """Forward a line of a process to stderr; JSON lines stay JSON."""
+        if self._plan.options.log_form == "text":
+            text = f"{name:<13} | {line}"
+        else:
+            text = line if line.startswith("{") else json.dumps({"process": name, "message": line})
+        with contextlib.suppress(OSError):  # nobody reads stderr any more: no reason to stop serving
+            sys.stderr.write(text + "\n")
+            sys.stderr.flush()
+
+    def started(self, name: str, pid: int) -> None:
+        """A process was started."""
+        log.info("%s started, pid %d", name, pid)
+        self._event("started", process=name, pid=pid)
+
+    def is_ready(self, name: str, pid: int, content: dict[str, Any]) -> None:
+        """A process serves: announce the cluster when it was the last, else note what was replaced."""
+        self._up[name] = Up(pid=pid, metrics=str(content.get("metrics", "")))
+        if name == "gateway":
+            self._port = int(content["port"])
+            self._gateway_up.set()
+        log.info("%s is ready", name)
+        self._event("process-ready", process=name, pid=pid)
+        if self._announced:
+            self._write_ready_file()
+        elif self._up.keys() == self._expected:
+            self._announced = True
+            self._write_ready_file()
+            self._announce()
+
+    def ended(self, name: str, reason: str, pause: float) -> None:
+        """A process died and will be started again."""
+        self._up.pop(name, None)
+        log.warning("%s; starting it again in %g s", reason, pause)
+        self._event("ended", process=name, reason=reason, restart_in_s=pause)
+
+    def gave_up(self, name: str, reason: str, code: int) -> None:
+        """A process cannot be started: the cluster cannot serve."""
+        refused = code == REFUSED
+        if not self._decided.is_set():
+            log.error("%s; %s", reason, "its message above says what to change" if refused else "giving up")
+        self._event("gave-up", process=name, reason=reason)
+        self._decide(REFUSED if refused else 1)
+
+    # ------------------------------------------------------------ what people and scripts are told
+
+    def _content(self) -> dict[str, Any]:
+        return {
+            "openai": self._plan.url(self._port),
+            "metrics": {name: up.metrics for name, up in sorted(self._up.items())},
+            "pids": {name: up.pid for name, up in sorted(self._up.items())},
+        }
+
+    def _write_ready_file(self) -> None:
+        if path := self._plan.options.ready_file:
+            readyfile.write(path, self._content())
+
+    def _remove_ready_file(self) -> None:
+        if path := self._plan.options.ready_file:
+            path.unlink(missing_ok=True)
+
+    def _announce(self) -> None:
+        if self._plan.options.as_json:
+            self._event("ready", **self._content())
+        else:
+            _print(f"ready {self._plan.url(self._port)}")
+
+    def _event(self, event: str, **fields: object) -> None:
+        if self._plan.options.as_json:
+            _print(json.dumps({"event": event, **fields}))
+
+
+def _print(line: str) -> None:
+    with contextlib.suppress(OSError):
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()
