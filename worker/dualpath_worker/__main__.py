@@ -73,7 +73,7 @@ async def serve(settings: Settings) -> None:
         if task.done() and (error := task.exception()):
             raise error
         task.cancel()
-    engine.close()
+    await engine.close()
 
 
 def load(settings: Settings) -> Model:
@@ -101,7 +101,7 @@ async def build(settings: Settings, model: Model) -> tuple[Engine, SchedulerLink
     agent.register(pool)
     store = open_store(settings.spec.storage, layout)
     sampler = NicSampler(settings.spec.nics) if settings.rank == 0 and settings.spec.nics else None
-    served = await serve_metrics(metrics, settings.metrics_host)
+    served = await serve_metrics(metrics, settings.metrics_host, refresh=lambda: engine.measure())
 
     def register() -> wire.Register:
         incarnation = uuid.uuid4().hex

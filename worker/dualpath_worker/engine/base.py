@@ -44,8 +44,6 @@ class Parts:
     """What `__main__` builds once for an engine process."""
 
     engine: str
-    group: str
-    rank: int
     layout: KvLayout
     pool: BlockPool
     agent: TransferAgent
@@ -71,6 +69,7 @@ class Engine(ABC, Generic[A]):
         self.serve_reads = True
         self.bytes_read = 0
         self._seen = 0
+        self._incarnations: dict[str, str] = {}
         self._changed = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
@@ -146,8 +145,13 @@ class Engine(ABC, Generic[A]):
         """None, or why the attempt is refused."""
         if not self.accept_new:
             return f"{self.parts.engine} is draining"
+        peer = message.peer
+        known = self._incarnations.get(peer.engine)
+        if known not in (None, peer.incarnation):
+            self._peer_gone(peer.engine, known)
+        self._incarnations[peer.engine] = peer.incarnation
         try:
-            self.parts.agent.add_peer(message.peer)
+            self.parts.agent.add_peer(peer)
         except DualPathError as error:
             return f"{error.what}: {error.cause}"
         blocks = -(-len(message.tokens) // self.layout.block_tokens)
@@ -308,9 +312,16 @@ class Engine(ABC, Generic[A]):
             self._changed.clear()
             self.send(self.report())
 
+    def measure(self) -> None:
+        """Bring the gauges up to date."""
+        self.metrics.pool("buffer", self.pool.used, self.pool.quarantined, self.pool.total)
+
+    async def close(self) -> None:
+        """Stop the threads, after what is still worth doing."""
+        self.parts.agent.close()
+
     def report(self) -> wire.Report:
         """The load now."""
-        self.metrics.pool("buffer", self.pool.used, self.pool.quarantined, self.pool.total)
         sampler = self.parts.nics
         return wire.Report(
             seen=self._seen,

@@ -8,6 +8,7 @@ while decoding.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -337,6 +338,17 @@ class DecodeEngine(Engine[DecodeAttempt]):
         if attempt.phase in (Phase.FILLING, Phase.DECODING):
             self._generation.abort(attempt.name)
 
+    def measure(self) -> None:
+        """The cache's gauges too."""
+        super().measure()
+        self.metrics.pool("cache", self._generation.used_pages, 0, self._generation.pages)
+
+    async def close(self) -> None:
+        """Stop decoding and write what waits to be written."""
+        await asyncio.to_thread(self._generation.stop)
+        await asyncio.to_thread(self._writes.close)
+        await super().close()
+
     def load(self) -> dict[str, int]:
         """Prompt and generated tokens; hit tokens that this side's NIC still has to read."""
         unread = 0
@@ -345,7 +357,6 @@ class DecodeEngine(Engine[DecodeAttempt]):
                 share = {ReadMode.PREFILL: 0.0, ReadMode.SPLIT: 0.5, ReadMode.DECODE: 1.0}[attempt.assign.mode]
                 unread += max(0, int(share * attempt.assign.hit_blocks) - len(attempt.at_hand))
         outside = sum(a.length for a in self.attempts if a.phase < Phase.DECODING)
-        self.metrics.pool("cache", self._generation.used_pages, 0, self._generation.pages)
         return {
             "seq_e": sum(a.phase is not Phase.ENDED for a in self.attempts),
             "tok_e": outside + self._generation.tokens,

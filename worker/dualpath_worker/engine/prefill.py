@@ -245,8 +245,8 @@ class PrefillEngine(Engine[PrefillAttempt]):
             for peer in peers:
                 self.parts.agent.notify(peer, ready)
 
-        for attempt, _ in members:
-            self.pool.begin(attempt.slots)
+        held = [slot for attempt, _ in members for slot in attempt.slots]
+        self.pool.begin(held)
         began = time.perf_counter()
         try:
             logits = await self._loop.run_in_executor(self._compute, self._runner.run, work, announce)
@@ -260,8 +260,7 @@ class PrefillEngine(Engine[PrefillAttempt]):
                 self.fail(attempt, f"compute failed: {error}")
             return
         finally:
-            for attempt, _ in members:
-                self.pool.end(attempt.slots)
+            self.pool.end(held)
         self.metrics.step_seconds.labels("prefill").observe(time.perf_counter() - began)
         await self._finish(members, logits)
 
@@ -337,6 +336,11 @@ class PrefillEngine(Engine[PrefillAttempt]):
         attempt.arrivals.lose(reason)
         if self._ready.get(attempt.name[0]) is attempt:
             del self._ready[attempt.name[0]]
+
+    async def close(self) -> None:
+        """Stop computing."""
+        self._compute.shutdown(wait=False, cancel_futures=True)
+        await super().close()
 
     def load(self) -> dict[str, int]:
         """Prompt tokens to compute or stream, and hit tokens that this side's NIC still has to read."""

@@ -1,0 +1,71 @@
+"""Real clusters (`dualpath up`) and the reference (transformers) for the end-to-end tests."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import pytest
+from checkpoints import cached_checkpoint
+
+from dualpath_cli.embedded import Embedded, embedded
+
+CLUSTER = """\
+apiVersion: dualpath.io/v1alpha1
+kind: DualPathCluster
+metadata: {{name: test}}
+spec:
+  model: {{uri: "file://{model}", servedName: tiny, dtype: float32}}
+  prefill: {{resources: {{dramBuffer: 64Mi, kvCache: 1Mi}}}}
+  decode: {{resources: {{dramBuffer: 64Mi, kvCache: 64Mi}}}}
+  storage: {{files: {{path: "{store}", size: 1Gi}}}}
+"""
+
+
+def write_spec(directory: Path, model: Path) -> Path:
+    """A 1P1D cluster on `model` with its store beside the file."""
+    spec = directory / "cluster.yaml"
+    spec.write_text(CLUSTER.format(model=model, store=directory / "kv"))
+    return spec
+
+
+@pytest.fixture(scope="session")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedded]:
+    """One prefill and one decode engine on a tiny Qwen3; shared, so a test leaves it as it found it."""
+    spec = write_spec(tmp_path_factory.mktemp("shared"), cached_checkpoint("qwen3"))
+    with embedded(spec) as running:
+        yield running
+
+
+Reference = Callable[[Path, Sequence[int], int], list[int]]
+
+
+@pytest.fixture(scope="session")
+def reference() -> Reference:
+    """Greedy tokens of transformers: reference(checkpoint, prompt, count)."""
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    torch.set_num_threads(1)
+
+    @lru_cache(maxsize=8)
+    def load(checkpoint: Path) -> object:
+        return AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32)
+
+    def generate(checkpoint: Path, prompt: Sequence[int], count: int) -> list[int]:
+        tokens = torch.tensor([list(prompt)])
+        output = load(checkpoint).generate(
+            tokens,
+            attention_mask=torch.ones_like(tokens),
+            do_sample=False,
+            min_new_tokens=count,
+            max_new_tokens=count,
+            eos_token_id=None,
+            pad_token_id=0,
+        )
+        return output[0, len(prompt) :].tolist()
+
+    return generate
