@@ -87,6 +87,7 @@ def _read_done(world: World, job: Job, engine: Engine, message: ReadDone, now: f
     totals.prefill_read_bytes += message.prefill_bytes
     totals.decode_read_bytes += message.decode_bytes
     totals.lost_blocks += message.lost_blocks
+    world.recent_reads.append((message.prefill_bytes, message.decode_bytes))
     for name, number in job.numbers:
         holder = world.engines.get(name)
         if holder and number in holder.unseen:

@@ -104,7 +104,7 @@ def _held_back(job: Job, placement: Placement, now: float) -> None:
 
 def _waiting(world: World, job: Job) -> Waiting:
     """The job as the policy sees it."""
-    block = _block_tokens(world)
+    block = world.engines.block_tokens()
     generated = len(job.tokens) - len(job.turn.tokens)
     return Waiting(
         request=job.id,
@@ -125,10 +125,6 @@ def _excluded(world: World, job: Job) -> frozenset[str]:
         if open_to_it - job.excluded:
             excluded |= open_to_it & job.excluded
     return frozenset(excluded)
-
-
-def _block_tokens(world: World) -> int:
-    return next((engine.register.layout.block_tokens for engine in world.engines), 64)
 
 
 # ---------------------------------------------------------------- assigning

@@ -191,6 +191,10 @@ class EngineTable:
         holds += [e.register.cache_pages * e.register.layout.block_tokens for e in decode]
         return max(0, min(holds))
 
+    def block_tokens(self) -> int:
+        """Tokens of a block."""
+        return next((engine.register.layout.block_tokens for engine in self), 64)
+
     def cache_pages(self) -> int:
         """Pages of the smallest decode cache; 0 without a decode engine."""
         return min((e.register.cache_pages for e in self.of(Role.DECODE)), default=0)

@@ -6,6 +6,7 @@ Only this package changes it; effects pile up in `out` until the service takes t
 from __future__ import annotations
 
 import heapq
+from collections import deque
 from dataclasses import dataclass, field
 
 from dualpath_api.wire import Abort, ToEngine
@@ -15,6 +16,9 @@ from dualpath_gateway.scheduler.pending import PendingKeys
 from dualpath_gateway.scheduler.record import Records
 from dualpath_gateway.scheduler.table import EngineTable
 from dualpath_policy.model import Tuning
+
+RECENT_READS = 256
+"""Requests whose (prefill, decode) bytes make up the share that is reported as recent."""
 
 
 @dataclass(slots=True)
@@ -46,6 +50,7 @@ class World:
     queries: dict[int, tuple[str, str]] = field(default_factory=dict)  # number -> (job, engine)
     totals: Totals = field(default_factory=Totals)
     out: list[Effect] = field(default_factory=list)
+    recent_reads: deque[tuple[int, int]] = field(default_factory=lambda: deque(maxlen=RECENT_READS))
     records: Records = field(init=False)
     numbers: int = 0  # assignment numbers given out
     query_numbers: int = 0

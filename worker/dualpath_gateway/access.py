@@ -1,0 +1,43 @@
+"""Who may use the control paths and the engine socket.
+
+With a token (file named by DUALPATH_CONTROL_TOKEN_FILE, or DUALPATH_CONTROL_TOKEN): who sends it as a bearer
+token. Without: peers on this machine's loopback only, whatever address the port is bound to.
+"""
+
+from __future__ import annotations
+
+import hmac
+import ipaddress
+
+from aiohttp import web
+
+from dualpath_gateway.errors import ApiError
+from dualpath_gateway.keys_of_app import SETTINGS
+
+
+def check_access(request: web.Request) -> None:
+    """Raises ApiError 401 or 403."""
+    token = request.app[SETTINGS].control_token
+    if token is not None:
+        given = request.headers.get("Authorization", "")
+        if not hmac.compare_digest(given.encode(), f"Bearer {token}".encode()):
+            raise ApiError(
+                401, "a bearer token is needed here", code="invalid_token", kind="authentication_error"
+            )
+    elif not is_loopback(request):
+        raise ApiError(
+            403,
+            "without a control token this path serves loopback peers only; set DUALPATH_CONTROL_TOKEN_FILE",
+            code="loopback_only",
+            kind="permission_error",
+        )
+
+
+def is_loopback(request: web.Request) -> bool:
+    """Whether the peer's own address (not a forwarded one) is on the loopback."""
+    peer = request.transport.get_extra_info("peername") if request.transport else None
+    if not isinstance(peer, tuple):
+        return False
+    address = ipaddress.ip_address(peer[0].partition("%")[0])
+    mapped = getattr(address, "ipv4_mapped", None)
+    return (mapped or address).is_loopback
