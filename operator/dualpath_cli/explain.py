@@ -41,9 +41,9 @@ def _print(found: Mapping[str, Any]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, markup=False)
     figures = "{prompt_tokens} prompt tokens ({cached_tokens} from the cache), {generated_tokens} generated"
-    console.print(f"{found['id']}: {found['outcome']}; {figures.format(**found)}", markup=False)
+    console.print(f"{found['id']}: {found['outcome']}; {figures.format(**found)}")
     for attempt in found["attempts"]:
         table = Table(
             "what", "value", title=f"attempt {attempt['attempt']}", title_justify="left", show_header=False

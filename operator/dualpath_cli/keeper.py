@@ -91,7 +91,7 @@ class Keeper:
         await asyncio.gather(self._task, return_exceptions=True)
 
     def _check(self, task: asyncio.Task[None]) -> None:
-        """A fault of the keeping itself (no memory for a process, a ready file that is no JSON) is not silent."""
+        """A fault of the keeping itself (no memory for a process, a broken ready file) is not silent."""
         if not task.cancelled() and (error := task.exception()):
             self.kill()
             self._watcher.gave_up("supervisor", f"supervisor failed: {error!r}", 1)

@@ -7,6 +7,7 @@ the children in order. `child.py` ties it to the supervisor's life.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import subprocess
@@ -56,11 +57,11 @@ class Process:
 
     async def ready(self) -> dict[str, Any] | None:
         """What the process says when it is ready; None: it ended before."""
-        while not self._end.done():
-            if content := readyfile.read(self.command.ready_file):
+        while True:
+            ended = self._end.done()  # before the look at the file, which may be its last act
+            if (content := readyfile.read(self.command.ready_file)) or ended:
                 return content
             await asyncio.wait([self._end], timeout=READY_POLL_S)
-        return None
 
     async def wait(self) -> int:
         """The exit code, negative for a signal; after all of its output was forwarded."""
@@ -102,6 +103,8 @@ class Process:
         finally:
             loop.remove_reader(handle)
             os.close(handle)
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self.pid, signal.SIGKILL)  # what it has started; before wait() frees the group's number
         return self._popen.wait()
 
     async def _read_output(self) -> None:
