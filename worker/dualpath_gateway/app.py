@@ -15,7 +15,7 @@ from dualpath_gateway.api.completions import completions
 from dualpath_gateway.api.serving import HEADER, model, models, name_request
 from dualpath_gateway.engines import engines
 from dualpath_gateway.errors import as_openai_errors, unavailable
-from dualpath_gateway.keys_of_app import METRICS_KEY, MODEL, POOL, SERVICE, SETTINGS, STOPPING
+from dualpath_gateway.keys_of_app import METRICS_KEY, MODEL, POOL, REQUEST_ID, SERVICE, SETTINGS, STOPPING
 from dualpath_gateway.log import event
 from dualpath_gateway.metrics import Metrics
 from dualpath_gateway.scheduler.core import Scheduler
@@ -86,10 +86,10 @@ async def stop_serving(app: web.Application) -> None:
 @web.middleware
 async def _named_requests(request: web.Request, handler: Handler) -> web.StreamResponse:
     """Give every request a name, which its log lines and its answer carry."""
-    request["id"] = name_request(request, request.app[SERVICE].scheduler)
+    request[REQUEST_ID] = name_request(request, request.app[SERVICE].scheduler)
     response = await handler(request)
     if response.status >= 400:
-        event(log, "refused", request=request["id"], path=request.path, status=response.status)
+        event(log, "refused", request=request[REQUEST_ID], path=request.path, status=response.status)
     return response
 
 
@@ -102,7 +102,7 @@ async def _no_new_ones_at_the_end(request: web.Request, handler: Handler) -> web
 
 
 async def _answer_request_id(request: web.Request, response: web.StreamResponse) -> None:
-    if name := request.get("id"):
+    if name := request.get(REQUEST_ID):
         response.headers[HEADER] = name
 
 

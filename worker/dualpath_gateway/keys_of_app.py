@@ -12,6 +12,7 @@ from dualpath_gateway.settings import Settings
 from dualpath_gateway.text.model import TextModel
 from dualpath_gateway.workpool import WorkPool
 
+REQUEST_ID = web.RequestKey("request_id", str)
 SERVICE = web.AppKey("service", SchedulerService)
 SETTINGS = web.AppKey("settings", Settings)
 MODEL = web.AppKey("model", TextModel)

@@ -16,7 +16,7 @@ from dualpath_gateway.api.prompts import encode_text
 from dualpath_gateway.api.serving import check_model, requests_of
 from dualpath_gateway.api.sse import stream_answers
 from dualpath_gateway.errors import bad_request
-from dualpath_gateway.keys_of_app import MODEL, POOL, SERVICE, SETTINGS
+from dualpath_gateway.keys_of_app import MODEL, POOL, REQUEST_ID, SERVICE, SETTINGS
 from dualpath_gateway.text.chat_template import TemplateFailed
 from dualpath_gateway.text.detokenize import Vocabulary
 
@@ -86,7 +86,7 @@ class _Answer:
         self._body = body
         self._generation = generation
         self._vocabulary: Vocabulary = request.app[MODEL].vocabulary
-        self._id, self._created = f"chatcmpl-{request['id']}", now_s()
+        self._id, self._created = f"chatcmpl-{request[REQUEST_ID]}", now_s()
 
     def _head(self, kind: str) -> dict[str, Any]:
         return {"id": self._id, "object": kind, "created": self._created, "model": self._body.model}

@@ -25,7 +25,7 @@ from dualpath_gateway.api.prompts import encode_prompt, split_prompts
 from dualpath_gateway.api.serving import check_model, requests_of
 from dualpath_gateway.api.sse import stream_answers
 from dualpath_gateway.errors import bad_request
-from dualpath_gateway.keys_of_app import MODEL, SERVICE, SETTINGS
+from dualpath_gateway.keys_of_app import MODEL, REQUEST_ID, SERVICE, SETTINGS
 from dualpath_gateway.text.detokenize import Vocabulary
 
 
@@ -86,7 +86,7 @@ class _Answer:
         self._generations = generations
         self._vocabulary: Vocabulary = request.app[MODEL].vocabulary
         self._head = {
-            "id": f"cmpl-{request['id']}",
+            "id": f"cmpl-{request[REQUEST_ID]}",
             "object": "text_completion",
             "created": now_s(),
             "model": body.model,

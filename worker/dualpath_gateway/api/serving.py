@@ -8,7 +8,7 @@ import secrets
 from aiohttp import web
 
 from dualpath_gateway.errors import ApiError
-from dualpath_gateway.keys_of_app import MODEL, SERVICE
+from dualpath_gateway.keys_of_app import MODEL, REQUEST_ID, SERVICE
 from dualpath_gateway.scheduler.core import Scheduler
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:-]{0,127}")
@@ -59,5 +59,5 @@ def name_request(request: web.Request, scheduler: Scheduler) -> str:
 
 def requests_of(request: web.Request, prompts: int) -> list[str]:
     """Names for the scheduler: the call's own for a single prompt, numbered ones for several."""
-    name: str = request["id"]
+    name: str = request[REQUEST_ID]
     return [name] if prompts == 1 else [f"{name}-{index}" for index in range(prompts)]
