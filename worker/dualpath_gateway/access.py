@@ -1,7 +1,8 @@
 """Who may use the control paths and the engine socket.
 
 With a token (file named by DUALPATH_CONTROL_TOKEN_FILE, or DUALPATH_CONTROL_TOKEN): who sends it as a bearer
-token. Without: peers on this machine's loopback only, whatever address the port is bound to.
+token. Without: peers on this machine's loopback only, whatever address the port is bound to; and no browser
+pages, which could otherwise be made to call from there.
 """
 
 from __future__ import annotations
@@ -24,10 +25,11 @@ def check_access(request: web.Request) -> None:
             raise ApiError(
                 401, "a bearer token is needed here", code="invalid_token", kind="authentication_error"
             )
-    elif not is_loopback(request):
+    elif not is_loopback(request) or "Origin" in request.headers:
         raise ApiError(
             403,
-            "without a control token this path serves loopback peers only; set DUALPATH_CONTROL_TOKEN_FILE",
+            "without a control token this path serves loopback peers only, and no browsers; "
+            "set DUALPATH_CONTROL_TOKEN_FILE",
             code="loopback_only",
             kind="permission_error",
         )

@@ -13,9 +13,18 @@ from dualpath_gateway import control, debug
 from dualpath_gateway.api.chat import chat_completions
 from dualpath_gateway.api.completions import completions
 from dualpath_gateway.api.serving import HEADER, model, models, name_request
-from dualpath_gateway.engines import engines
+from dualpath_gateway.engines import close_engine_sockets, engines
 from dualpath_gateway.errors import as_openai_errors, unavailable
-from dualpath_gateway.keys_of_app import METRICS_KEY, MODEL, POOL, REQUEST_ID, SERVICE, SETTINGS, STOPPING
+from dualpath_gateway.keys_of_app import (
+    METRICS_KEY,
+    MODEL,
+    POOL,
+    REQUEST_ID,
+    SERVICE,
+    SETTINGS,
+    SOCKETS,
+    STOPPING,
+)
 from dualpath_gateway.log import event
 from dualpath_gateway.metrics import Metrics
 from dualpath_gateway.scheduler.core import Scheduler
@@ -43,6 +52,8 @@ def build_app(cluster: DualPathCluster, model_files: TextModel, settings: Settin
     app[POOL] = WorkPool(settings.pool_threads)
     app[STOPPING] = asyncio.Event()
     app.on_response_prepare.append(_answer_request_id)
+    app[SOCKETS] = set()
+    app.on_shutdown.append(close_engine_sockets)
     app.on_cleanup.append(_clean_up)
     app.add_routes(
         [

@@ -176,7 +176,7 @@ async def get_tuning(request: web.Request) -> web.Response:
 async def put_tuning(request: web.Request) -> web.Response:
     """`PUT /control/v1/tuning`: applied to the next decision."""
     check_access(request)
-    body = await read_body(request, TuningBody)
+    body = await read_body(request, TuningBody, strict=True)
     request.app[SERVICE].tune(body.tuning())
     return web.json_response(tuning_as_dict(body.tuning()))
 
@@ -198,7 +198,7 @@ async def get_engine(request: web.Request) -> web.Response:
 async def drain_engine(request: web.Request) -> web.Response:
     """`POST /control/v1/engines/{id}/drain`: take nothing new; `serveReads` false: nor read for others."""
     check_access(request)
-    body = await read_body(request, DrainBody) if request.can_read_body else DrainBody()
+    body = await read_body(request, DrainBody, strict=True) if request.can_read_body else DrainBody()
     return _wish(request, accept_new=body.accept_new, serve_reads=body.serve_reads)
 
 

@@ -11,11 +11,11 @@ import contextlib
 import logging
 
 import msgspec
-from aiohttp import WSMsgType, web
+from aiohttp import WSCloseCode, WSMsgType, web
 
 from dualpath_api.wire import PROTOCOL, Register, decode_to_scheduler
 from dualpath_gateway.access import check_access
-from dualpath_gateway.keys_of_app import SERVICE, SETTINGS
+from dualpath_gateway.keys_of_app import SERVICE, SETTINGS, SOCKETS
 from dualpath_gateway.log import event
 from dualpath_gateway.scheduler.service import SchedulerService
 
@@ -62,16 +62,26 @@ async def engines(request: web.Request) -> web.StreamResponse:
         return socket
     writer = asyncio.create_task(connection.write())
     service.connect(register, connection)
+    open_sockets = request.app[SOCKETS]
+    open_sockets.add(socket)
     reason = "this process ends"
     try:
         reason = await _receive(connection, register.engine, service, heartbeat)
     finally:
+        open_sockets.discard(socket)
         service.disconnect(register.engine, connection, reason)
         writer.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await writer
         await socket.close()
     return socket
+
+
+async def close_engine_sockets(app: web.Application) -> None:
+    """Tell all engines that this process goes away."""
+    sockets = app[SOCKETS]
+    going_away = [socket.close(code=WSCloseCode.GOING_AWAY) for socket in sockets]
+    await asyncio.gather(*going_away, return_exceptions=True)
 
 
 async def _registration(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import sys
@@ -75,10 +76,8 @@ class Gateway:
         )
 
     async def until(self, condition: Callable[[], bool]) -> None:
-        import asyncio
-
         async with asyncio.timeout(20):
-            while not condition():
+            while not condition():  # noqa: ASYNC110  any state of the process under test
                 await asyncio.sleep(0.002)
 
     async def post(self, path: str, body: Any, **more: Any) -> tuple[int, Any]:

@@ -11,13 +11,18 @@ from pydantic import BaseModel, ValidationError
 from dualpath_gateway.errors import ApiError, bad_request
 
 M = TypeVar("M", bound=BaseModel)
+_KINDS = ("application/json", "application/octet-stream", "application/x-www-form-urlencoded", "text/plain")
 _json = msgspec.json.Decoder()
 
 
-async def read_body(request: web.Request, model: type[M]) -> M:
-    """The body as `model`. Raises ApiError 400 or 415, and aiohttp's 413."""
-    kind = request.content_type
-    if kind not in ("application/json", "application/octet-stream", "text/plain"):
+async def read_body(request: web.Request, model: type[M], *, strict: bool = False) -> M:
+    """The body as `model`. Raises ApiError 400 or 415, and aiohttp's 413.
+
+    strict: only application/json, which a page in a browser cannot send elsewhere unasked. Otherwise also
+    what tools send by default (curl -d says that JSON is a form).
+    """
+    kind, accepted = request.content_type, ("application/json",) if strict else _KINDS
+    if kind not in accepted:
         raise ApiError(415, f"the content type must be application/json, not {kind}", code="content_type")
     raw = await request.read()
     try:
