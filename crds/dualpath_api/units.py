@@ -57,8 +57,8 @@ def parse_duration(value: object) -> float:
 
 
 def format_duration(value: float) -> str:
-    """Whole seconds where possible, else milliseconds."""
-    return f"{value:.0f}s" if value == int(value) else f"{value * 1000:.0f}ms"
+    """Whole seconds where possible, else milliseconds, to a nanosecond."""
+    return f"{value:.0f}s" if value == int(value) else f"{value * 1000:.6f}".rstrip("0").rstrip(".") + "ms"
 
 
 Duration = Annotated[float, BeforeValidator(parse_duration), PlainSerializer(format_duration)]

@@ -47,6 +47,8 @@ import click
     "--drain-seconds",
     default=30.0,
     show_default=True,
+    envvar="DUALPATH_GATEWAY_STOP_S",
+    show_envvar=True,
     type=click.FloatRange(min=0),
     help="How long running requests may go on after Ctrl-C or SIGTERM.",
 )

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dualpath_api.units import format_bytes, parse_bytes
+from dualpath_api.units import format_bytes, format_duration, parse_bytes, parse_duration
 
 
 @pytest.mark.parametrize(
@@ -44,3 +44,18 @@ def test_a_wrong_unit_gets_a_hint(text, hint):
 @given(st.integers(0, 1 << 70))
 def test_what_is_printed_is_read_back(value):
     assert parse_bytes(format_bytes(value)) == value
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [("300ms", 0.3), ("0.25ms", 0.00025), ("30s", 30), ("5m", 300), ("1.5h", 5400), (0.3, 0.3)],
+)
+def test_durations_are_read_and_printed(text, value):
+    assert parse_duration(text) == pytest.approx(value)
+    assert parse_duration(format_duration(parse_duration(text))) == pytest.approx(value)
+
+
+@pytest.mark.parametrize("text", ["", "0s", "-1s", "1", 5, "1d", "1 s", None, 0.0])
+def test_other_durations_are_refused(text):
+    with pytest.raises(ValueError, match="duration"):
+        parse_duration(text)

@@ -1,0 +1,30 @@
+# Every target sets up what it needs (scripts/setup.sh: quick when nothing has changed).
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check docs bench-engine clean
+PYTHON_OF_VENV := .venv/bin/python
+
+help: ## List the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | awk -F'\t' '{ printf "  make %-14s %s\n", $$1, $$2 }'
+
+setup: ## Make .venv with all packages
+	@scripts/setup.sh
+
+demo: setup ## An agent's conversation over all three read modes, compared token by token
+	@$(PYTHON_OF_VENV) examples/demo.py
+
+test: setup ## All tests; ARGS="-k name" selects
+	@$(PYTHON_OF_VENV) -m pytest $(ARGS)
+
+check: setup ## Lint, format, types, layers, documentation: under a minute
+	@scripts/check.sh
+
+docs: setup ## Write the generated reference pages anew
+	@$(PYTHON_OF_VENV) scripts/generate_docs.py
+
+bench-engine: setup ## Measure the engine against recomputing and transformers
+	@$(PYTHON_OF_VENV) benchmarks/engine.py
+
+clean: ## Remove .venv and everything that was built or cached
+	@rm -rf .venv .demo .work build dist .hypothesis .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	@find . -name __pycache__ -prune -exec rm -rf {} +
+	@echo "clean: removed .venv, caches and build output"

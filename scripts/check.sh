@@ -1,0 +1,31 @@
+#!/usr/bin/env bash
+# Everything that `make check` checks. All steps run; the last line names those that failed.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+export PATH="$PWD/.venv/bin:$PATH"
+
+failed=()
+step() {
+    local name=$1 started=$SECONDS output
+    shift
+    if output=$("$@" 2>&1); then
+        printf 'ok    %-24s %3ds\n' "$name" $((SECONDS - started))
+    else
+        printf 'FAIL  %-24s %3ds   (%s)\n%s\n' "$name" $((SECONDS - started)) "$*" "$output"
+        failed+=("$name")
+    fi
+}
+
+step "lint" ruff check .
+step "format" ruff format --check .
+step "types" mypy
+step "layers" lint-imports
+step "sources" python scripts/check_sources.py
+step "generated pages" python scripts/generate_docs.py --check
+step "links" python scripts/check_links.py
+
+if [ ${#failed[@]} -gt 0 ]; then
+    printf 'check failed: %s\n' "$(IFS=,; echo "${failed[*]}")"
+    exit 1
+fi
+echo "check passed"
