@@ -1,0 +1,15 @@
+"""Which back end a spec asks for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dualpath_api.cluster import StorageSpec
+from dualpath_api.keys import KvLayout
+from dualpath_worker.storage.base import BlockStore
+from dualpath_worker.storage.files import FilesStore
+
+
+def open_store(spec: StorageSpec, layout: KvLayout) -> BlockStore:
+    """The store that the spec asks for. Raises SpecError if it cannot be used."""
+    return FilesStore(Path(spec.files.path), spec.files.size, layout)

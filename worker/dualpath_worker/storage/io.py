@@ -1,0 +1,266 @@
+"""Threads between an engine's event loop and the store.
+
+Reads: batches of blocks with a deadline; when it passes, what has not been read is given up. A read that
+hangs in the kernel cannot be stopped, so its buffer stays taken until it returns: `on_settled` says when.
+Writes: one at a time, behind the reads, from a bounded queue that drops its oldest block when it is full,
+since the newest blocks are those that the next turn of a conversation will ask for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from dualpath_worker.storage.base import BlockStore, Buffer, ReadResult, WriteResult
+
+log = logging.getLogger(__name__)
+
+DEADLINE_S = 2.0
+DEADLINE_FACTOR = 4.0  # times the expected time
+FIRST_RATE = 100e6  # bytes/s of the store, until there is a measurement
+YIELD_S = 0.2  # a write waits at most so long for reads, so that reads cannot starve it
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReadOutcome:
+    """What became of a batch; numbers are places in the list of keys that was asked for."""
+
+    ok: tuple[int, ...]
+    failed: tuple[int, ...]  # missing, corrupt, unreadable
+    late: tuple[int, ...]  # given up: the bytes may still land until `on_settled`
+    bytes: int  # read in time
+
+
+@dataclass(slots=True, eq=False)
+class _Batch:
+    keys: Sequence[bytes]
+    into: Sequence[memoryview]
+    deadline: float
+    on_settled: Callable[[], None]
+    answer: Callable[[ReadOutcome], None]
+    results: dict[int, ReadResult] = field(default_factory=dict)
+    running: int = 0
+    answered: bool = False
+
+    def outcome(self) -> ReadOutcome:
+        """As of now; what has no result is late."""
+        places = range(len(self.keys))
+        ok = tuple(p for p in places if p in self.results and self.results[p].ok)
+        failed = tuple(p for p in places if p in self.results and not self.results[p].ok)
+        late = tuple(p for p in places if p not in self.results)
+        return ReadOutcome(ok=ok, failed=failed, late=late, bytes=sum(self.into[p].nbytes for p in ok))
+
+
+class ReadQueue:
+    """Reads batches with `threads` threads, in the order of asking; call `read` from one event loop."""
+
+    def __init__(self, store: BlockStore, *, threads: int = 4, deadline_s: float = DEADLINE_S) -> None:
+        self._store = store
+        self._deadline_s = deadline_s
+        self._changed = threading.Condition()
+        self._waiting: deque[tuple[_Batch, int]] = deque()
+        self._batches: list[_Batch] = []
+        self._closing = False
+        self.queued_bytes = 0
+        """Asked for and not read yet."""
+        self.rate = FIRST_RATE
+        """Bytes/s of one thread, a moving average."""
+        self._threads = threads
+        for number in range(threads):
+            threading.Thread(target=self._work, name=f"read-{number}", daemon=True).start()
+        threading.Thread(target=self._watch, name="read-deadlines", daemon=True).start()
+
+    async def read(
+        self, keys: Sequence[bytes], into: Sequence[memoryview], *, on_settled: Callable[[], None]
+    ) -> ReadOutcome:
+        """Read blocks; returns at the deadline at the latest.
+
+        `on_settled` is called exactly once, on an I/O thread, when nothing is going to write into any of the
+        buffers any more: before this returns, unless some of the blocks are late.
+        """
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[ReadOutcome] = loop.create_future()
+
+        def resolve(outcome: ReadOutcome) -> None:
+            if not future.done():
+                future.set_result(outcome)
+
+        def answer(outcome: ReadOutcome) -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(resolve, outcome)
+
+        if keys:
+            self._add(_Batch(keys, into, self._deadline(into), on_settled, answer))
+        else:
+            on_settled()
+            resolve(ReadOutcome(ok=(), failed=(), late=(), bytes=0))
+        return await future
+
+    @property
+    def busy(self) -> bool:
+        """Whether reads are waiting or running."""
+        return bool(self._batches)
+
+    def wait_idle(self, timeout_s: float) -> bool:
+        """Wait in a thread until there are no reads; false: there still are."""
+        with self._changed:
+            return self._changed.wait_for(lambda: not self._batches, timeout_s)
+
+    def close(self) -> None:
+        """Begin no more reads. Threads end by themselves, as one may hang in the kernel."""
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+
+    def _deadline(self, into: Sequence[memoryview]) -> float:
+        ahead = self.queued_bytes + sum(buffer.nbytes for buffer in into)
+        return time.monotonic() + self._deadline_s + DEADLINE_FACTOR * ahead / (self.rate * self._threads)
+
+    def _add(self, batch: _Batch) -> None:
+        with self._changed:
+            self._batches.append(batch)
+            self._waiting.extend((batch, place) for place in range(len(batch.keys)))
+            self.queued_bytes += sum(buffer.nbytes for buffer in batch.into)
+            self._changed.notify_all()
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting or self._closing)
+                if self._closing:
+                    return
+                batch, place = self._waiting.popleft()
+                if batch.answered:  # late
+                    continue
+                batch.running += 1
+            began = time.monotonic()
+            try:
+                (result,) = self._store.read_full([batch.keys[place]], [batch.into[place]])
+            except Exception:
+                log.exception("the block store failed")
+                result = ReadResult.ERROR
+            self._finish(batch, place, result, time.monotonic() - began)
+
+    def _finish(self, batch: _Batch, place: int, result: ReadResult, seconds: float) -> None:
+        size = batch.into[place].nbytes
+        with self._changed:
+            batch.running -= 1
+            if result.ok and seconds > 0:
+                self.rate += 0.1 * (size / seconds - self.rate)
+            if not batch.answered:
+                batch.results[place] = result
+                self.queued_bytes -= size
+                if len(batch.results) == len(batch.keys):
+                    self._end(batch)
+            elif batch.running == 0:
+                batch.on_settled()
+
+    def _end(self, batch: _Batch) -> None:
+        """With the lock held: answer, and settle unless a read still hangs."""
+        batch.answered = True
+        self._batches.remove(batch)
+        outcome = batch.outcome()
+        self.queued_bytes -= sum(batch.into[place].nbytes for place in outcome.late)
+        if batch.running == 0:
+            batch.on_settled()
+        batch.answer(outcome)
+        self._changed.notify_all()
+
+    def _watch(self) -> None:
+        with self._changed:
+            while not self._closing:
+                now = time.monotonic()
+                for batch in [batch for batch in self._batches if batch.deadline <= now]:
+                    log.warning("%d of %d blocks were not read in time", *_late(batch))
+                    self._end(batch)
+                nearest = min((batch.deadline for batch in self._batches), default=None)
+                self._changed.wait(None if nearest is None else max(0.0, nearest - now))
+
+
+class WriteQueue:
+    """Writes blocks in the background, behind the reads of `reads`; never raises, never blocks the caller."""
+
+    def __init__(self, store: BlockStore, reads: ReadQueue | None = None, *, limit: int = 512) -> None:
+        """`limit` is in blocks; each one that waits keeps its source memory alive."""
+        self._store, self._reads, self._limit = store, reads, limit
+        self._changed = threading.Condition()
+        self._waiting: deque[tuple[bytes, Sequence[Buffer], Callable[[bytes], None]]] = deque()
+        self._closing = False
+        self._writing = False
+        self.dropped = 0
+        """Blocks that were pushed out of the full queue, or left over at the end."""
+        self._thread = threading.Thread(target=self._work, name="write", daemon=True)
+        self._thread.start()
+
+    def put(self, key: bytes, data: Sequence[Buffer], on_done: Callable[[bytes], None]) -> None:
+        """Queue a block.
+
+        `on_done(key)` is called once, on any thread, when `data` is not needed any more: the block has been
+        written, dropped or refused.
+        """
+        pushed_out = None
+        with self._changed:
+            if len(self._waiting) >= self._limit:
+                pushed_out = self._waiting.popleft()
+                self.dropped += 1
+            self._waiting.append((key, data, on_done))
+            self._changed.notify_all()
+        if pushed_out is not None:
+            _call(pushed_out[2], pushed_out[0])
+
+    @property
+    def pending(self) -> int:
+        """Blocks that are not written yet."""
+        return len(self._waiting) + self._writing
+
+    def close(self, timeout_s: float = 10.0) -> None:
+        """Write what is waiting, for so long; drop the rest."""
+        with self._changed:
+            self._changed.wait_for(lambda: not self._waiting and not self._writing, timeout_s)
+            self._closing = True
+            rest, self._waiting = list(self._waiting), deque()
+            self.dropped += len(rest)
+            self._changed.notify_all()
+        for key, _, on_done in rest:
+            _call(on_done, key)
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                self._writing = False
+                self._changed.notify_all()
+                self._changed.wait_for(lambda: self._waiting or self._closing)
+                if self._closing:
+                    return
+            if self._reads is not None:
+                self._reads.wait_idle(YIELD_S)
+            with self._changed:
+                if not self._waiting:
+                    continue
+                key, data, on_done = self._waiting.popleft()
+                self._writing = True
+            self._write(key, data)
+            _call(on_done, key)
+
+    def _write(self, key: bytes, data: Sequence[Buffer]) -> WriteResult:
+        try:
+            return self._store.write_full(key, data)
+        except Exception:
+            log.exception("the block store failed")
+            return WriteResult.ERROR
+
+
+def _late(batch: _Batch) -> tuple[int, int]:
+    return len(batch.keys) - len(batch.results), len(batch.keys)
+
+
+def _call(callback: Callable[[bytes], None], key: bytes) -> None:
+    try:
+        callback(key)
+    except Exception:
+        log.exception("a callback of the write queue failed")
