@@ -1,7 +1,7 @@
 """Engine benchmark: warm store against recompute, decoding against transformers, storage against plain pread.
 
-Every figure is a ratio to a baseline that is measured in the same run, interleaved with it. Prints a table; with
---write also benchmarks/results/engine.json, which the README quotes. Run by `make bench-engine`.
+Every figure is a ratio to a baseline that is measured in the same run, interleaved with it. Prints a table;
+with --write also benchmarks/results/engine.json, which the README quotes. Run by `make bench-engine`.
 """
 
 from __future__ import annotations
@@ -171,7 +171,13 @@ class Reference:
 def storage_figures(directory: Path) -> list[Figure]:
     """Reading Full Blocks of the store, CRC checked, against a plain pread of the same files."""
     output = subprocess.run(
-        [sys.executable, str(Path(__file__).with_name("storage_read.py")), "--json", "--directory", str(directory)],
+        [
+            sys.executable,
+            str(Path(__file__).with_name("storage_read.py")),
+            "--json",
+            "--directory",
+            str(directory),
+        ],
         check=True,
         capture_output=True,
         text=True,
@@ -184,12 +190,20 @@ def storage_figures(directory: Path) -> list[Figure]:
 
 
 def figure(
-    item: str, ours: Sequence[float], baseline: Sequence[float], unit: str, wanted: float, *, lower: bool = False
+    item: str,
+    ours: Sequence[float],
+    baseline: Sequence[float],
+    unit: str,
+    wanted: float,
+    *,
+    lower: bool = False,
 ) -> Figure:
     """Medians and the median of the rounds' ratios."""
     ratios = [b / a if lower else a / b for a, b in zip(ours, baseline, strict=True)]
     medians = statistics.median(ours), statistics.median(baseline)
-    return Figure(item, round(medians[0], 4), round(medians[1], 4), unit, round(statistics.median(ratios), 2), wanted)
+    return Figure(
+        item, round(medians[0], 4), round(medians[1], 4), unit, round(statistics.median(ratios), 2), wanted
+    )
 
 
 def tokens(count: int) -> list[int]:
@@ -199,7 +213,9 @@ def tokens(count: int) -> list[int]:
 
 def machine() -> dict[str, object]:
     """Where and what was measured."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False)
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=False
+    )
     return {
         "commit": commit.stdout.strip(),
         "command": "make bench-engine",
@@ -215,7 +231,9 @@ def show(figures: Sequence[Figure]) -> None:
     for name in ("item", "ours", "baseline", "unit", "ratio", "wanted"):
         table.add_column(name, justify="left" if name in ("item", "unit") else "right")
     for one in figures:
-        table.add_row(one.item, f"{one.ours:g}", f"{one.baseline:g}", one.unit, f"{one.ratio:.2f}", f">= {one.wanted:g}")
+        table.add_row(
+            one.item, f"{one.ours:g}", f"{one.baseline:g}", one.unit, f"{one.ratio:.2f}", f">= {one.wanted:g}"
+        )
     Console(width=120).print(table)
 
 

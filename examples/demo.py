@@ -1,8 +1,8 @@
 """An agent's conversation through both read paths, on this machine: what `make demo` runs.
 
-Makes a small random checkpoint, starts one prefill and one decode engine, replays a conversation three times
-(PrefillOnly, DecodeOnly, Split), restarts everything to show that the cache survived, and compares every token
-with transformers' `generate`.
+Makes a small random checkpoint, starts one prefill and one decode engine, replays a conversation three
+times (PrefillOnly, DecodeOnly, Split), restarts everything to show that the cache survived, and compares
+every token with transformers' `generate`.
 """
 
 from __future__ import annotations
@@ -166,7 +166,9 @@ def bytes_read(url: str, name: str) -> tuple[int, int]:
     """What each side read from storage for one request."""
     with urllib.request.urlopen(f"{url.removesuffix('/v1')}/debug/requests/{name}", timeout=10) as answer:
         attempts = json.load(answer)["attempts"]
-    return tuple(sum(attempt.get(f"{side}_bytes", 0) for attempt in attempts) for side in ("prefill", "decode"))
+    return tuple(
+        sum(attempt.get(f"{side}_bytes", 0) for attempt in attempts) for side in ("prefill", "decode")
+    )
 
 
 def show(turns: Sequence[Turn], mode: str) -> None:
@@ -225,7 +227,9 @@ def message(text: str) -> list[int]:
     return [IM_START, *(5 + byte for byte in text.encode()), IM_END]
 
 
-TOOLS = "tools: read(path), write(path, text), run(command), search(pattern). Answer with one call a turn. " * 2
+TOOLS = (
+    "tools: read(path), write(path, text), run(command), search(pattern). Answer with one call a turn. " * 2
+)
 OUTPUT = "src/app.py:12: def load(path): return json.loads(open(path).read()); 3 tests passed, 1 failed. "
 
 

@@ -46,7 +46,7 @@ class Embedded:
         return dict(self._ready()["pids"])
 
     def url(self, path: str) -> str:
-        """URL of another path of the gateway: url("/control/v1/report")."""
+        """Another path of the gateway, for example "/control/v1/report", as a URL."""
         return self.openai.removesuffix("/v1") + path
 
     def stop(self) -> int:
@@ -64,7 +64,7 @@ class Embedded:
 def embedded(
     *arguments: str | Path, overrides: Sequence[str] = (), environment: Mapping[str, str] | None = None
 ) -> Iterator[Embedded]:
-    """Run `dualpath up ARGUMENTS` until the block ends. Raises DualPathError, with its log, if it does not start."""
+    """Run `dualpath up ARGUMENTS` until the block ends. Raises DualPathError with its log if that fails."""
     with tempfile.TemporaryDirectory(prefix="dualpath-up-") as scratch:
         ready, log = Path(scratch) / "ready.json", Path(scratch) / "up.log"
         command = [sys.executable, "-m", "dualpath_cli", "up", *map(str, arguments)]

@@ -13,7 +13,9 @@ APPENDS = (BLOCK - 1, BLOCK, BLOCK + 1, 1, 3 * BLOCK, 7)
 REPLY = 9
 
 
-def check(cluster: Embedded, reference: object, model: Path, prompt: Sequence[int], count: int = REPLY) -> Answer:
+def check(
+    cluster: Embedded, reference: object, model: Path, prompt: Sequence[int], count: int = REPLY
+) -> Answer:
     """One completion, equal to the reference."""
     assert callable(reference)
     answer = complete(cluster, prompt, count)

@@ -48,7 +48,9 @@ async def test_two_hundred_cancelled_requests_leave_nothing_behind(cluster: Embe
             }
             patience = aiohttp.ClientTimeout(total=draw.choice([0.005, 0.02, 0.05, 0.1, 0.3, 0.6]))
             try:
-                async with session.post(f"{cluster.openai}/completions", json=body, timeout=patience) as answer:
+                async with session.post(
+                    f"{cluster.openai}/completions", json=body, timeout=patience
+                ) as answer:
                     async for _ in answer.content:
                         pass
             except TimeoutError:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from checkpoints import cached_checkpoint
-from client import BLOCK, blocks_used, call, complete, fresh, metric, tune, wait_for, wait_ready
+from client import BLOCK, blocks_used, call, complete, fresh, metric, tune, wait_for
 from conftest import write_spec
 from conversations import check
 
@@ -22,7 +22,11 @@ from dualpath_cli.embedded import Embedded, embedded
 def fragile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedded]:
     """A cluster of its own, with two engines a side, whose processes the tests kill."""
     spec = write_spec(tmp_path_factory.mktemp("fragile"), cached_checkpoint("qwen3"))
-    overrides = ["spec.prefill.scaling.replicas=2", "spec.decode.scaling.replicas=2", "spec.pathPolicy.mode=Split"]
+    overrides = [
+        "spec.prefill.scaling.replicas=2",
+        "spec.decode.scaling.replicas=2",
+        "spec.pathPolicy.mode=Split",
+    ]
     with embedded(spec, overrides=overrides) as running:
         yield running
 
@@ -117,7 +121,9 @@ DAMAGE = {
 
 @pytest.mark.parametrize("damage", [*DAMAGE, "another block's content"])
 @pytest.mark.parametrize("mode", ["PrefillOnly", "DecodeOnly", "Split"])
-def test_a_damaged_block_is_a_miss(damage: str, mode: str, damaged: tuple[Embedded, Path], reference: object) -> None:
+def test_a_damaged_block_is_a_miss(
+    damage: str, mode: str, damaged: tuple[Embedded, Path], reference: object
+) -> None:
     cluster, store = damaged
     model = cached_checkpoint("qwen3")
     tune(cluster, pathPolicy=mode)

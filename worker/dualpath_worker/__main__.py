@@ -9,7 +9,9 @@ import os
 import signal
 import sys
 import uuid
+from collections.abc import Coroutine
 from pathlib import Path
+from typing import Any
 
 import torch
 import uvloop
@@ -19,7 +21,7 @@ from dualpath_api.errors import DualPathError, SpecError
 from dualpath_api.logs import set_up_logging
 from dualpath_api.wire import Role
 from dualpath_worker.blocks import BlockPool
-from dualpath_worker.engine.base import Engine, Parts
+from dualpath_worker.engine.base import Parts
 from dualpath_worker.engine.decode import DecodeEngine
 from dualpath_worker.engine.generation import Generation
 from dualpath_worker.engine.layerwise import LayerwisePrefill
@@ -37,6 +39,9 @@ from dualpath_worker.transfer.agent import TransferAgent
 from dualpath_worker.transfer.exit import leave
 
 log = logging.getLogger("dualpath_worker")
+
+AnyEngine = PrefillEngine | DecodeEngine
+
 
 def main() -> None:
     """Exit code 0 after a stop, 2 for what the user must change, 1 for our own faults."""
@@ -83,7 +88,10 @@ def load(settings: Settings) -> Model:
     return load_model(Path(uri.removeprefix("file://")), settings.spec.model.dtype, device)
 
 
-async def build(settings: Settings, model: Model) -> tuple[Engine, SchedulerLink, list[object]]:
+Background = list[Coroutine[Any, Any, None]]
+
+
+async def build(settings: Settings, model: Model) -> tuple[AnyEngine, SchedulerLink, Background]:
     """All objects of the process, wired."""
     layout = await asyncio.to_thread(model.layout, settings.spec.kv.block_tokens)
     slots = settings.buffer_bytes // layout.full_block_bytes
@@ -91,8 +99,8 @@ async def build(settings: Settings, model: Model) -> tuple[Engine, SchedulerLink
     if slots < 2 or (settings.role is Role.DECODE and pages < 2):
         raise SpecError(
             f"spec.{settings.role}.resources is too small",
-            cause=f"a Full Block of this model has {layout.full_block_bytes} bytes; dramBuffer holds {slots} a rank, "
-            f"kvCache {pages}",
+            cause=f"a Full Block of this model has {layout.full_block_bytes} bytes; a rank's dramBuffer "
+            f"holds {slots}, its kvCache {pages}",
             remedy="give each rank of the group at least two, better a few hundred blocks",
         )
     metrics = Metrics()
@@ -139,8 +147,8 @@ async def build(settings: Settings, model: Model) -> tuple[Engine, SchedulerLink
         metrics=metrics,
         nics=sampler,
     )
-    engine: Engine
-    background = [link.run()]
+    engine: AnyEngine
+    background: Background = [link.run()]
     if settings.role is Role.PREFILL:
         runner = LayerwisePrefill(model, pool, layout.block_tokens)
         fitted = await asyncio.to_thread(attention_time, model)
@@ -151,7 +159,7 @@ async def build(settings: Settings, model: Model) -> tuple[Engine, SchedulerLink
         background.append(engine.compute_forever())
     else:
         generation = Generation(model, pool, layout, pages, metrics)
-        engine = DecodeEngine(parts, generation, WriteQueue(store))
+        engine = DecodeEngine(parts, generation, WriteQueue(store, parts.reads))
     background.append(engine.report_forever())
     if settings.ready_file:
         await asyncio.to_thread(write_ready, settings.ready_file, served.url)

@@ -22,7 +22,7 @@ RETRY_S = (0.1, 0.2, 0.5, 1.0, 2.0)
 
 
 class SchedulerLink:
-    """One connection at a time; messages sent while there is none are dropped, as the scheduler is then a new one."""
+    """One connection at a time; what is sent while there is none is dropped: the scheduler is then new."""
 
     def __init__(
         self,

@@ -24,7 +24,9 @@ async def serve_metrics(metrics: Metrics, host: str, refresh: Callable[[], None]
 
     async def scrape(_: web.Request) -> web.Response:
         refresh()
-        return web.Response(body=generate_latest(metrics.registry), content_type="text/plain", charset="utf-8")
+        return web.Response(
+            body=generate_latest(metrics.registry), content_type="text/plain", charset="utf-8"
+        )
 
     async def healthy(_: web.Request) -> web.Response:
         return web.json_response({"status": "ok"})

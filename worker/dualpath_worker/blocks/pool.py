@@ -51,6 +51,8 @@ class BlockPool:
         self._bytes = memoryview(self._memory)
         self.tensor = torch.frombuffer(self._memory, dtype=torch.uint8).view(slots, self.full_block_bytes)
         """uint8 [slots, layers * layer_block_bytes], contiguous, page aligned."""
+        self.blocks = self.tensor.view(slots, layers, layer_block_bytes)
+        """The same memory, [slots, layers, layer_block_bytes]."""
         self._state = np.zeros(slots, np.uint8)
         self._holds = np.zeros(slots, np.int32)
         self._generation = np.zeros(slots, np.int64)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 
 
-class LayersLost(Exception):
+class LayersLostError(Exception):
     """The layers will not come: the peer is gone, too late, or the attempt was aborted."""
 
 
@@ -24,15 +24,17 @@ class LayerArrivals:
             self._changed.notify_all()
 
     def lose(self, reason: str) -> None:
-        """Whoever waits for more gets LayersLost."""
+        """Whoever waits for more gets LayersLostError."""
         with self._changed:
             self._lost = self._lost or reason
             self._changed.notify_all()
 
     def wait(self, layer: int, deadline_s: float) -> None:
-        """Block until `layer` is here. Raises LayersLost."""
+        """Block until `layer` is here. Raises LayersLostError."""
         with self._changed:
             done = self._changed.wait_for(lambda: self._arrived > layer or self._lost is not None, deadline_s)
             if self._arrived > layer:
                 return
-            raise LayersLost(self._lost if done and self._lost else f"layer {layer} overdue after {deadline_s:g} s")
+            raise LayersLostError(
+                self._lost if done and self._lost else f"layer {layer} overdue after {deadline_s:g} s"
+            )

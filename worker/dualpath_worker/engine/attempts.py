@@ -1,9 +1,10 @@
 """Attempts that an engine works on, and when their slots may be used again.
 
-Two engines touch an attempt's slots: the owner, and its peer, which pulls from them. A slot is therefore held
-(`BlockPool.begin`) from the moment that the peer is told of it until the peer says `Released`, or is known dead;
-the owner's own reads and pulls hold it too. An attempt that ends before that has its slots quarantined, and the
-pool frees each with its last hold (dataplane.md rule: an abandoned transfer still lands).
+Two engines touch an attempt's slots: the owner, and its peer, which pulls from them. A slot is therefore
+held (`BlockPool.begin`) from the moment that the peer is told of it until the peer says `Released`, or is
+known dead; the owner's own reads and pulls hold it too. An attempt that ends before that has its slots
+quarantined, and the pool frees each with its last hold (dataplane.md rule: an abandoned transfer still
+lands).
 """
 
 from __future__ import annotations
@@ -88,7 +89,7 @@ class Attempts(Generic[A]):
             self.pool.begin(attempt.slots)
 
     def replace_slot(self, attempt: A, block: int) -> bool:
-        """Give a block a new slot because the old one is the target of something overdue; False: none is free."""
+        """A new slot for a block whose old one is the target of something overdue; False: none is free."""
         fresh = self.pool.reserve(1)
         if fresh is None:
             return False

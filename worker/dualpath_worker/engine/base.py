@@ -21,13 +21,14 @@ from dualpath_api import wire
 from dualpath_api.errors import DualPathError
 from dualpath_api.keys import KvLayout
 from dualpath_worker.blocks import BlockPool
-from dualpath_worker.engine.attempts import A, Attempt, Attempts
+from dualpath_worker.engine.attempts import A, Attempts
 from dualpath_worker.link import SchedulerLink
 from dualpath_worker.metrics import Metrics
 from dualpath_worker.nics import NicSampler
 from dualpath_worker.storage.base import BlockStore
 from dualpath_worker.storage.io import ReadOutcome, ReadQueue
-from dualpath_worker.transfer.agent import Outcome, TransferAgent, TransferResult
+from dualpath_worker.transfer.agent import TransferAgent
+from dualpath_worker.transfer.results import Outcome, TransferResult
 
 log = logging.getLogger(__name__)
 
@@ -271,7 +272,7 @@ class Engine(ABC, Generic[A]):
         remote: npt.NDArray[np.int32],
         done: Callable[[TransferResult], None],
     ) -> None:
-        """Pull Layer Blocks of the peer into ours; holds the local slots of each attempt until the transfer ends."""
+        """Pull Layer Blocks of the peer into ours; the local slots are held until the transfer has ended."""
         peer = attempts[0][0].peer.engine
         for attempt, slots in attempts:
             self.attempts.pull_began(attempt, slots)

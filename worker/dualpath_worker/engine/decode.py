@@ -1,9 +1,9 @@
 """The decode engine: reads its share of the hit, pulls the rest layer by layer, fills its cache, generates.
 
-An attempt's way: collecting (own reads, and pulls announced by the prefill engine's Plan and Ready) -> confirmed
-(the prefill engine has said that what was pulled was still this attempt's) -> filling (wait for pages, copy) ->
-decoding -> closed. New complete blocks are persisted from the buffer when it is confirmed, and from the pages
-while decoding.
+An attempt's way: collecting (own reads, and pulls announced by the prefill engine's Plan and Ready) ->
+confirmed (the prefill engine has said that what was pulled was still this attempt's) -> filling (wait for
+pages, copy) -> decoding -> closed. New complete blocks are persisted from the buffer when it is confirmed,
+and from the pages while decoding.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from dualpath_worker.engine.generation import (
     BlockComplete,
     Ended,
     Entered,
-    Evicted,
     Event,
+    Evicted,
     Fill,
     Generation,
     Stepped,
     Unfilled,
 )
 from dualpath_worker.storage.io import WriteQueue
-from dualpath_worker.transfer.agent import Outcome, TransferResult
+from dualpath_worker.transfer.results import Outcome, TransferResult
 
 log = logging.getLogger(__name__)
 
@@ -354,7 +354,9 @@ class DecodeEngine(Engine[DecodeAttempt]):
         unread = 0
         for attempt in self.attempts:
             if not attempt.last_seen and not attempt.batches:
-                share = {ReadMode.PREFILL: 0.0, ReadMode.SPLIT: 0.5, ReadMode.DECODE: 1.0}[attempt.assign.mode]
+                share = {ReadMode.PREFILL: 0.0, ReadMode.SPLIT: 0.5, ReadMode.DECODE: 1.0}[
+                    attempt.assign.mode
+                ]
                 unread += max(0, int(share * attempt.assign.hit_blocks) - len(attempt.at_hand))
         outside = sum(a.length for a in self.attempts if a.phase < Phase.DECODING)
         return {

@@ -1,8 +1,8 @@
 """The decode loop: continuous batching over paged KV, on a thread of its own.
 
-The event loop sends commands (fill, abort, release a page) and gets events back, once a step. The thread owns the
-pages and the sequences; nobody else touches them. A `Fill` is answered by exactly one `Entered` or `Unfilled`,
-an entered attempt by exactly one `Ended` or `Evicted`.
+The event loop sends commands (fill, abort, release a page) and gets events back, once a step. The thread
+owns the pages and the sequences; nobody else touches them. A `Fill` is answered by exactly one `Entered` or
+`Unfilled`, an entered attempt by exactly one `Ended` or `Evicted`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import torch
 
 from dualpath_api import wire
 from dualpath_api.keys import KvLayout, block_keys
-from dualpath_kernels.scatter import copy_blocks_to_pages
+from dualpath_kernels import gather_layer_blocks
 from dualpath_worker.blocks import BlockPool, PagePool
 from dualpath_worker.engine.attempts import Name
 from dualpath_worker.engine.finish import finish_of
@@ -247,10 +247,8 @@ class Generation:
         began = time.perf_counter()
         pages = self._pages.take(len(fill.slots))
         assert pages is not None
-        slots = torch.tensor(fill.slots, dtype=torch.int64)
-        targets = torch.tensor(pages, dtype=torch.int64)
-        for layer, kv in enumerate(self._stepper.kv):
-            copy_blocks_to_pages(self._pool.tensor, slots, layer, kv, targets)
+        for layer, rows in enumerate(self._stepper.rows):
+            gather_layer_blocks(self._pool.blocks, fill.slots, layer, rows, pages=pages)
         assign = fill.assign
         length = len(assign.tokens)
         complete = len(assign.keys) * self._layout.block_tokens
@@ -322,7 +320,7 @@ class Generation:
         )
 
     def _room(self, one: Running) -> None:
-        """A page that is this sequence's own for the token that is fed next; evicts the youngest if there is none."""
+        """A page of its own for the token that is fed next; evicts the youngest if none is left."""
         index = one.length // self._layout.block_tokens
         while one in self._running:
             if index == len(one.pages):

@@ -1,8 +1,9 @@
 """Layerwise prefill of one batch: load layer l+1, compute layer l, store layer l-1 (paper section 4.1).
 
-Only one layer's KV is resident on the device, in a ring of three buffers of [tokens, row]. A batch is laid out
-in it request by request, cached rows first, new rows behind them, so attention reads one contiguous run a request.
-The block buffer keeps everything else: cached rows are gathered from its slots, new rows are scattered back.
+Only one layer's KV is resident on the device, in a ring of three buffers of [tokens, row]. A batch is laid
+out in it request by request, cached rows first, new rows behind them, so attention reads one contiguous run
+a request. The block buffer keeps everything else: cached rows are gathered from its slots, new rows are
+scattered back.
 """
 
 from __future__ import annotations
@@ -14,12 +15,10 @@ from itertools import accumulate
 
 import torch
 
-from dualpath_kernels.gather import gather_layer_blocks
-from dualpath_kernels.prefill_attention import Segment, prefill_attention
-from dualpath_kernels.rope_store import rope_store
-from dualpath_kernels.scatter import scatter_layer_blocks
+from dualpath_kernels import gather_layer_blocks, prefill_attention, rope_store, scatter_layer_blocks
+from dualpath_kernels.prefill_attention import Segment
 from dualpath_worker.blocks import BlockPool
-from dualpath_worker.engine.arrivals import LayerArrivals, LayersLost
+from dualpath_worker.engine.arrivals import LayerArrivals, LayersLostError
 from dualpath_worker.models import Model
 
 RING = 3
@@ -31,13 +30,13 @@ class ChunkWork:
 
     tokens: Sequence[int]
     cached: int  # tokens before them: hits and earlier chunks
-    slots: torch.Tensor  # [blocks] int64
+    slots: Sequence[int]
     store_from: int  # rows of tokens before this one are hits, already in their slots
     arrivals: LayerArrivals
     deadline_s: float
 
 
-class ChunkLost(Exception):
+class ChunkLostError(Exception):
     """One chunk of the batch cannot be computed; the others can be, in another batch."""
 
     def __init__(self, index: int, reason: str) -> None:
@@ -61,7 +60,7 @@ class LayerwisePrefill:
     def run(self, batch: Sequence[ChunkWork], announce: Callable[[int], None]) -> torch.Tensor:
         """Compute the batch; `announce(l)` is called (from another thread) when layer l is in the slots.
 
-        Returns the logits of each chunk's last token, float32 [chunks, vocabulary]. Raises ChunkLost.
+        Returns the logits of each chunk's last token, float32 [chunks, vocabulary]. Raises ChunkLostError.
         """
         layers = self._model.config.num_layers
         ends = list(accumulate(work.cached + len(work.tokens) for work in batch))
@@ -141,12 +140,12 @@ class LayerwisePrefill:
         for index, (work, start) in enumerate(zip(batch, starts, strict=True)):
             try:
                 work.arrivals.wait(layer, work.deadline_s)
-            except LayersLost as lost:
-                raise ChunkLost(index, str(lost)) from lost
+            except LayersLostError as lost:
+                raise ChunkLostError(index, str(lost)) from lost
             if work.cached:
                 blocks = -(-work.cached // self._block_tokens)
                 gather_layer_blocks(
-                    self._pool.tensor, work.slots[:blocks], layer, ring[start : start + work.cached]
+                    self._pool.blocks, work.slots[:blocks], layer, ring[start : start + work.cached]
                 )
 
     @torch.inference_mode()
@@ -160,9 +159,9 @@ class LayerwisePrefill:
                 block = first // self._block_tokens
                 scatter_layer_blocks(
                     ring[start + first : start + end],
-                    self._pool.tensor,
+                    self._pool.blocks,
                     work.slots[block:],
                     layer,
-                    offset=first - block * self._block_tokens,
+                    first=first - block * self._block_tokens,
                 )
         announce(layer)

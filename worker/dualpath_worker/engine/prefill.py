@@ -30,9 +30,9 @@ from dualpath_worker.engine.base import (
     Parts,
 )
 from dualpath_worker.engine.finish import finish_of
-from dualpath_worker.engine.layerwise import ChunkLost, ChunkWork, LayerwisePrefill
+from dualpath_worker.engine.layerwise import ChunkLostError, ChunkWork, LayerwisePrefill
 from dualpath_worker.sampling import Row, sample
-from dualpath_worker.transfer.agent import Outcome, TransferResult
+from dualpath_worker.transfer.results import Outcome, TransferResult
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +63,13 @@ class PrefillEngine(Engine[PrefillAttempt]):
     role = Role.PREFILL
 
     def __init__(
-        self, parts: Parts, runner: LayerwisePrefill, *, attention: AttentionTime, quota_s: float, max_tokens: int
+        self,
+        parts: Parts,
+        runner: LayerwisePrefill,
+        *,
+        attention: AttentionTime,
+        quota_s: float,
+        max_tokens: int,
     ) -> None:
         super().__init__(parts)
         self._runner = runner
@@ -94,7 +100,9 @@ class PrefillEngine(Engine[PrefillAttempt]):
             return
         while attempt.wants and (blocks := attempt.reads.take(Role.DECODE, self.read_batch)):
             attempt.wants -= 1
-            self.notify(attempt.peer, wire.Grant(request=attempt.name[0], attempt=attempt.name[1], blocks=blocks))
+            self.notify(
+                attempt.peer, wire.Grant(request=attempt.name[0], attempt=attempt.name[1], blocks=blocks)
+            )
             self._loop.call_later(PEER_DEADLINE_S, self._grant_overdue, attempt, blocks)
         while attempt.reading < READS_OUTSTANDING:
             blocks = attempt.reads.take(Role.PREFILL, self.read_batch)
@@ -198,7 +206,7 @@ class PrefillEngine(Engine[PrefillAttempt]):
         self.changed()
 
     def _pull_layers(self, attempt: PrefillAttempt, blocks: Sequence[int], first: int, group: int) -> None:
-        """Pull `group` layers of the decode side's blocks, then the next ones, in the order that compute needs."""
+        """Pull `group` layers of the decode side's blocks, then the next ones, as compute needs them."""
         layers = range(first, min(first + group, self.layout.layers))
         slots = [attempt.slots[block] for block in blocks]
         local = self.indices(slots, layers)
@@ -250,7 +258,7 @@ class PrefillEngine(Engine[PrefillAttempt]):
         began = time.perf_counter()
         try:
             logits = await self._loop.run_in_executor(self._compute, self._runner.run, work, announce)
-        except ChunkLost as lost:
+        except ChunkLostError as lost:
             attempt = members[lost.index][0]
             self.fail(attempt, f"layers did not arrive: {lost}")
             return
@@ -270,7 +278,7 @@ class PrefillEngine(Engine[PrefillAttempt]):
         return ChunkWork(
             tokens=attempt.assign.tokens[attempt.computed : end],
             cached=attempt.computed,
-            slots=torch.tensor(attempt.slots[:blocks], dtype=torch.int64),
+            slots=tuple(attempt.slots[:blocks]),
             store_from=(attempt.hit_blocks or 0) * self.layout.block_tokens,
             arrivals=attempt.arrivals,
             deadline_s=2 * PEER_DEADLINE_S,
@@ -301,7 +309,7 @@ class PrefillEngine(Engine[PrefillAttempt]):
         return peers
 
     def _completed(self, attempt: PrefillAttempt, end: int, last: bool) -> list[int]:
-        """Blocks that have all their rows once the chunk that ends at token `end` is computed, and are not there."""
+        """Blocks that are complete once the chunk that ends at token `end` is computed."""
         stop = -(-end // self.layout.block_tokens) if last else end // self.layout.block_tokens
         hit = attempt.hit_blocks or 0
         return [
@@ -348,7 +356,9 @@ class PrefillEngine(Engine[PrefillAttempt]):
         for attempt in self.attempts:
             if attempt.hit_blocks is None:
                 held = len(attempt.reads.held(Role.PREFILL))
-                share = {ReadMode.PREFILL: 1.0, ReadMode.SPLIT: 0.5, ReadMode.DECODE: 0.0}[attempt.assign.mode]
+                share = {ReadMode.PREFILL: 1.0, ReadMode.SPLIT: 0.5, ReadMode.DECODE: 0.0}[
+                    attempt.assign.mode
+                ]
                 unread += held + int(share * attempt.reads.offers(Role.PREFILL))
         return {
             "seq_e": len(self.attempts.live),

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
+from functools import partial
 
 import torch
 
-from dualpath_kernels.prefill_attention import Segment, prefill_attention
+from dualpath_kernels import prefill_attention
+from dualpath_kernels.prefill_attention import Segment
 from dualpath_policy.batching import AttentionTime
 from dualpath_worker.models import Model
 
@@ -25,13 +28,13 @@ def attention_time(model: Model) -> AttentionTime:
     samples = []
     for cached, new in SHAPES:
         segment = [Segment(q_start=0, q_len=new, kv_start=0, kv_len=cached + new)]
-        seconds = min(_timed(lambda: prefill_attention(q[:new], kv, segment, model.scale, model.window)) for _ in "123")
+        attend = partial(prefill_attention, q[:new], kv, segment, model.scale, model.window)
+        seconds = min(_timed(attend) for _ in range(3))
         samples.append(([(cached, new)], seconds * config.num_layers))
     return AttentionTime.fit(samples)
 
 
-def _timed(work: object) -> float:
-    assert callable(work)
+def _timed(work: Callable[[], object]) -> float:
     began = time.perf_counter()
     work()
     if torch.cuda.is_available():

@@ -8,8 +8,7 @@ import numpy as np
 import torch
 
 from dualpath_api.keys import KvLayout
-from dualpath_kernels.paged_decode import paged_decode_attention
-from dualpath_kernels.rope_store import rope_store
+from dualpath_kernels import paged_decode_attention, rope_store
 from dualpath_worker.models import Model
 
 
@@ -24,24 +23,26 @@ class Stepper:
         self.kv = [
             torch.zeros(shape, dtype=model.dtype, device=model.device) for _ in range(config.num_layers)
         ]
-        self._rows = [kv.view(-1, 2, config.num_kv_heads, config.head_dim) for kv in self.kv]
+        self.rows = [kv.view(-1, 2, config.num_kv_heads, config.head_dim) for kv in self.kv]
 
     def page_bytes(self, page: int) -> tuple[memoryview, ...]:
         """The page in each layer: together one Full Block."""
         return tuple(
-            memoryview(kv[page].cpu().view(torch.uint8).reshape(-1).numpy()) for kv in self.kv
+            kv[page].cpu().view(torch.uint8).reshape(-1).numpy().data for kv in self.kv
         )  # on a CPU a view, no copy
 
     def step(
         self, tokens: Sequence[int], lengths: Sequence[int], pages: Sequence[Sequence[int]]
     ) -> torch.Tensor:
-        """Feed one token a sequence at position lengths[i]; returns logits [sequences, vocabulary] float32."""
+        """Feed tokens[i] at position lengths[i]; returns logits [sequences, vocabulary] float32."""
         model = self._model
         table = np.zeros((len(pages), max(map(len, pages))), np.int32)
         for row, own in zip(table, pages, strict=True):
             row[: len(own)] = own
         at = np.asarray(lengths, np.int64)
-        rows = table[np.arange(len(pages)), at // self._block].astype(np.int64) * self._block + at % self._block
+        rows = (
+            table[np.arange(len(pages)), at // self._block].astype(np.int64) * self._block + at % self._block
+        )
         table_BN = torch.from_numpy(table).to(model.device)
         positions = torch.from_numpy(at).to(model.device)
         rows_B = torch.from_numpy(rows).to(model.device)
@@ -63,7 +64,7 @@ class Stepper:
         model = self._model
 
         def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-            q = rope_store(q, k, v, model.rope.cos, model.rope.sin, positions, self._rows[layer], rows_B)
+            q = rope_store(q, k, v, model.rope.cos, model.rope.sin, positions, self.rows[layer], rows_B)
             return paged_decode_attention(q, self.kv[layer], table_BN, lengths_B, model.scale, model.window)
 
         return attend
