@@ -177,7 +177,7 @@ async def test_writes_wait_for_reads(medium, queue_of):
     medium.reading.clear()
     reading = asyncio.create_task(reads.read([b"r"], buffers(1), on_settled=lambda: None))
     assert await asyncio.to_thread(medium.begun.acquire, timeout=PATIENCE_S)
-    writes = WriteQueue(medium, reads)
+    writes = WriteQueue(medium, reads, yield_s=PATIENCE_S)
     writes.put(b"w", [b"wwww"], lambda key: None)
     medium.reading.set()
     await reading

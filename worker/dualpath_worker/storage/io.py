@@ -185,9 +185,16 @@ class ReadQueue:
 class WriteQueue:
     """Writes blocks in the background, behind the reads of `reads`; never raises, never blocks the caller."""
 
-    def __init__(self, store: BlockStore, reads: ReadQueue | None = None, *, limit: int = 512) -> None:
+    def __init__(
+        self,
+        store: BlockStore,
+        reads: ReadQueue | None = None,
+        *,
+        limit: int = 512,
+        yield_s: float = YIELD_S,
+    ) -> None:
         """`limit` is in blocks; each one that waits keeps its source memory alive."""
-        self._store, self._reads, self._limit = store, reads, limit
+        self._store, self._reads, self._limit, self._yield_s = store, reads, limit, yield_s
         self._changed = threading.Condition()
         self._waiting: deque[tuple[bytes, Sequence[Buffer], Callable[[bytes], None]]] = deque()
         self._closing = False
@@ -238,7 +245,7 @@ class WriteQueue:
                 if self._closing:
                     return
             if self._reads is not None:
-                self._reads.wait_idle(YIELD_S)
+                self._reads.wait_idle(self._yield_s)
             with self._changed:
                 if not self._waiting:
                     continue
