@@ -43,7 +43,7 @@ class Embedded:
     @property
     def pids(self) -> dict[str, int]:
         """Process id by process name, as of now."""
-        return dict(self._ready()["pids"])
+        return {name: int(pid) for name, pid in self._ready()["pids"].items()}
 
     def url(self, path: str) -> str:
         """Another path of the gateway, for example "/control/v1/report", as a URL."""
@@ -67,7 +67,7 @@ def embedded(
     """Run `dualpath up ARGUMENTS` until the block ends. Raises DualPathError with its log if that fails."""
     with tempfile.TemporaryDirectory(prefix="dualpath-up-") as scratch:
         ready, log = Path(scratch) / "ready.json", Path(scratch) / "up.log"
-        command = [sys.executable, "-m", "dualpath_cli", "up", *map(str, arguments)]
+        command = [sys.executable, "-m", "dualpath_cli", "up", "--port", "0", *map(str, arguments)]
         command += ["--ready-file", str(ready)]
         for override in overrides:
             command += ["--set", override]
