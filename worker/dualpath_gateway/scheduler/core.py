@@ -164,6 +164,7 @@ class Scheduler:
         match message:
             case Report():
                 engine.seen(message)
+                world.changed = True
             case Matched():
                 flow.matched(world, message, now)
             case Tokens():
@@ -174,7 +175,8 @@ class Scheduler:
                 flow.of_attempt(world, engine, message, now)
             case Register():
                 world.warn("second register ignored", engine=name)
-        placing.pump(world, now)
+        if world.changed:
+            placing.pump(world, now)
 
     def drain(self, name: str, *, accept_new: bool, serve_reads: bool, now: float) -> None:
         """What an engine should do from now on, connected or not."""

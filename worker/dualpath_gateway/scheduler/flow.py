@@ -38,6 +38,7 @@ def matched(world: World, message: Matched, now: float) -> None:
 def stored(world: World, engine: Engine, message: Stored) -> None:
     """Blocks left an engine's write queue."""
     world.pending.stored(message.keys)
+    world.changed = True
     for name in engine.jobs:
         if job := world.jobs.get(name):
             for key in message.keys:
@@ -110,7 +111,7 @@ def _filled(world: World, job: Job, engine: Engine, now: float) -> None:
     """The decode engine has the whole prompt: the prefill engine's part is over."""
     if engine.name != job.decode or job.filled:
         return
-    job.filled = True
+    job.filled = world.changed = True
     for name, number in job.numbers:
         if name == job.prefill and (prefill := world.engines.get(name)):
             prefill.unseen.pop(number, None)

@@ -21,6 +21,7 @@ from dualpath_policy.placement import choose_decode, choose_prefill, fair_level,
 
 def pump(world: World, now: float) -> None:
     """Ask storage for the first jobs of the queue, then place as many as the policy allows, in order."""
+    world.changed = False
     if not world.queue:
         return
     for job in world.queue[: world.patience.match_ahead]:
@@ -60,6 +61,7 @@ def matched(world: World, job: Job, blocks: int, now: float, reason: str) -> Non
         world.queries.pop(job.query, None)
         job.query = None
     job.hit_blocks = min(blocks, len(job.keys))
+    world.changed = True
     world.enter(job, State.MATCHED, now, hit_blocks=job.hit_blocks, of_blocks=len(job.keys), reason=reason)
 
 
@@ -69,40 +71,47 @@ def matched(world: World, job: Job, blocks: int, now: float, reason: str) -> Non
 def _place(world: World, now: float) -> None:
     """Place matched jobs in order. A full decode group stops its own queue, full prefill engines stop all."""
     ready = [job for job in world.queue if job.state is State.MATCHED and job.not_before <= now]
-    full_groups: set[str] = set()
-    while ready:
-        waiting = [_waiting(world, job) for job in ready]
-        loads = world.engines.loads(Role.DECODE)
-        groups = spread_over_groups(waiting, loads)
-        job, group = ready[0], groups[0].group
-        if group is None or group in full_groups:
-            ready.pop(0)
+    if not ready:
+        return
+    takers = {role: {e.name for e in world.engines.of(role) if e.accepts} for role in Role}
+    waiting = [_waiting(world, job, takers) for job in ready]
+    decode = world.engines.loads(Role.DECODE)
+    prefill, limits = world.engines.loads(Role.PREFILL), world.engines.limits()
+    groups = spread_over_groups(waiting, decode)
+    levels: dict[str, float] = {}
+    full: set[str] = set()
+    for job, wish, choice in zip(ready, waiting, groups, strict=True):
+        group = choice.group
+        if group is None:
+            _held_back(job, choice.reason, now)
+        if group is None or group in full:
             continue
-        queue = [w for w, g in zip(waiting, groups, strict=True) if g.group == group]
-        members = [load for load in loads if load.group == group]
-        decode = choose_decode(waiting[0], members, fair_level(queue, members))
-        if decode.engine is None:
-            _held_back(job, decode, now)
-            full_groups.add(group)
-            ready.pop(0)
+        members = [load for load in decode if load.group == group]
+        if group not in levels:
+            queue = [w for w, g in zip(waiting, groups, strict=True) if g.group == group]
+            levels[group] = fair_level(queue, members)
+        de = choose_decode(wish, members, levels[group])
+        if de.engine is None:
+            _held_back(job, de.reason, now)
+            full.add(group)
             continue
-        head = replace(waiting[0], slots=waiting[0].slots - 1)  # the spare block is the decode side's
-        prefill = choose_prefill(head, world.engines.loads(Role.PREFILL), world.engines.limits())
-        if prefill.engine is None:
-            _held_back(job, prefill, now)
+        head = replace(wish, slots=wish.slots - 1)  # the spare block is the decode side's
+        pe = choose_prefill(head, prefill, limits)
+        if pe.engine is None:
+            _held_back(job, pe.reason, now)
             return
-        _assign(world, job, prefill, decode, groups[0].reason, now)
-        ready.pop(0)
+        _assign(world, job, pe, de, choice.reason, now)
+        decode, prefill = world.engines.loads(Role.DECODE), world.engines.loads(Role.PREFILL)
 
 
-def _held_back(job: Job, placement: Placement, now: float) -> None:
+def _held_back(job: Job, reason: str, now: float) -> None:
     """Tell why a job waits, unless that was told just before."""
     record = job.turn.record
-    if all(step.get("reason") != placement.reason for step in record.history[-4:]):
-        record.add(now, job.state.value, job=job.id, attempt=job.attempt, reason=placement.reason)
+    if all(step.get("reason") != reason for step in record.history[-4:]):
+        record.add(now, job.state.value, job=job.id, attempt=job.attempt, reason=reason)
 
 
-def _waiting(world: World, job: Job) -> Waiting:
+def _waiting(world: World, job: Job, takers: dict[Role, set[str]]) -> Waiting:
     """The job as the policy sees it."""
     block = world.engines.block_tokens()
     generated = len(job.tokens) - len(job.turn.tokens)
@@ -113,17 +122,16 @@ def _waiting(world: World, job: Job) -> Waiting:
         max_tokens=max(0, job.turn.sampling.max_tokens - generated),
         choices=len(job.choices),
         slots=job.blocks(block) + 1,
-        excluded=_excluded(world, job),
+        excluded=_excluded(job, takers),
     )
 
 
-def _excluded(world: World, job: Job) -> frozenset[str]:
+def _excluded(job: Job, takers: dict[Role, set[str]]) -> frozenset[str]:
     """Engines that failed the job; but where that leaves none of a role, one of them has to try again."""
     excluded: set[str] = set()
-    for role in Role:
-        open_to_it = {engine.name for engine in world.engines.of(role) if engine.accepts}
-        if open_to_it - job.excluded:
-            excluded |= open_to_it & job.excluded
+    for names in takers.values():
+        if names - job.excluded:
+            excluded |= names & job.excluded
     return frozenset(excluded)
 
 

@@ -52,6 +52,7 @@ class World:
     out: list[Effect] = field(default_factory=list)
     recent_reads: deque[tuple[int, int]] = field(default_factory=lambda: deque(maxlen=RECENT_READS))
     records: Records = field(init=False)
+    changed: bool = False  # something that may let a waiting job go on
     numbers: int = 0  # assignment numbers given out
     query_numbers: int = 0
     orders: int = 0
@@ -123,7 +124,7 @@ class World:
 
     def enqueue(self, job: Job, now: float, **detail: object) -> None:
         """Put a job into the queue at the place that its arrival gives it."""
-        job.queued_at = now
+        job.queued_at, self.changed = now, True
         self.enter(job, State.QUEUED, now, **detail)
         at = next((i for i, other in enumerate(self.queue) if other.order > job.order), len(self.queue))
         self.queue.insert(at, job)
@@ -140,6 +141,7 @@ class World:
 
     def leave_engines(self, job: Job, *, abort: bool) -> None:
         """End the current attempt on both sides; each engine is told unless it knows (`abort` False)."""
+        self.changed = True
         for name in {job.prefill, job.decode} - {None}:
             assert name is not None
             if engine := self.engines.get(name):
