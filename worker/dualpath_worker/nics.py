@@ -4,7 +4,7 @@ Devices and their roles come from the rules of the spec and never from guessing:
 pattern matches a device's name gives its role, other devices are not counted. Sources, below /sys:
 - Ethernet: class/net/<d>/statistics/{rx,tx}_bytes; speed in Mbit/s, -1 or an error where unknown (virtio).
 - InfiniBand and RoCE: class/infiniband/<d>/ports/<p>/counters/port_{rcv,xmit}_data in words of 4 bytes;
-  rate as text ("400 Gb/sec (4X NDR)"). RoCE traffic does not show in the Ethernet counters, so both kinds matter.
+  rate as text ("400 Gb/sec (4X NDR)"). RoCE traffic does not show in the Ethernet counters, so both matter.
 
 Counters that go backwards (a driver was reloaded, or 32 bits wrapped) give one sample without a rate. A
 device that has gone is left out until it is back.

@@ -1,0 +1,97 @@
+"""The `files` store under several processes, kill -9, and a full disk."""
+
+import json
+import random
+import select
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+from process.storage_worker import KEYS, LAYOUT, SIZE, block_of, check, key_of
+
+from dualpath_worker.storage import FilesStore, ReadResult
+from dualpath_worker.storage.usage import footprint
+
+WORKER = Path(__file__).with_name("storage_worker.py")
+PATIENCE_S = 60
+ROOMY = 1 << 30
+
+
+def start(verb, root, limit, *rest):
+    command = [sys.executable, WORKER, verb, root, limit, *rest]
+    process = subprocess.Popen([str(part) for part in command], stdout=subprocess.PIPE, text=True)
+    if verb == "write":
+        readable, _, _ = select.select([process.stdout], [], [], PATIENCE_S)
+        assert readable
+        assert process.stdout.readline() == "ready\n"
+    return process
+
+
+def result_of(process):
+    output, _ = process.communicate(timeout=PATIENCE_S)
+    assert process.returncode == 0, output
+    return Counter(json.loads(output))
+
+
+def block_files(root):
+    return [path for path in (root / "blocks").rglob("*") if path.is_file()]
+
+
+def test_processes_share_a_store_and_keep_it_below_its_limit(tmp_path):
+    limit = 20 * footprint(SIZE + 4096)
+    workers = [start("write", tmp_path, limit, seed, 250) for seed in range(3)]
+    counts = sum((result_of(worker) for worker in workers), Counter())
+    assert counts["read corrupt"] == counts["read error"] == counts["write error"] == 0
+    assert counts["read hit"] > 0
+    assert counts["write written"] > 20
+    files = block_files(tmp_path)
+    assert sum(footprint(path.stat().st_size) for path in files) <= limit
+    assert list((tmp_path / "scratch").iterdir()) == []
+
+
+def test_a_process_killed_at_any_instant_leaves_no_torn_block(tmp_path):
+    draw = random.Random(7)
+    for seed in range(6):
+        victim = start("write", tmp_path, ROOMY, seed, 0)
+        written = len(block_files(tmp_path))
+        while len(block_files(tmp_path)) < min(written + 1 + draw.randrange(8), KEYS // 2):
+            assert victim.poll() is None
+        victim.kill()
+        victim.communicate()
+    store = FilesStore(tmp_path, ROOMY, LAYOUT)
+    counts = Counter()
+    for number in range(KEYS):
+        check(store, number, counts)
+    assert counts["read corrupt"] == counts["read error"] == 0
+    assert counts["read hit"] == len(block_files(tmp_path)) > 0
+    store._evictor.recount()
+    assert store.stats().used_bytes == sum(footprint(p.stat().st_size) for p in block_files(tmp_path))
+    store._places.sweep_scratch()
+    assert len(list((tmp_path / "scratch").glob("*.lock"))) == 1
+    store.close()
+
+
+def test_a_full_disk_refuses_blocks_and_takes_them_again_when_there_is_room(tmp_path):
+    inside = f"mount -t tmpfs -o size=8m tmpfs {tmp_path} && exec {sys.executable} {WORKER} fill {tmp_path} {ROOMY}"
+    command = ["unshare", "--map-root-user", "--mount", "sh", "-c", inside]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
+    assert done.returncode == 0, done.stderr
+    counts = Counter(json.loads(done.stdout))
+    assert counts["squeezed full"] == 10
+    assert counts["full"] == 1
+    assert counts["roomy written"] > 30
+    assert counts["read hit"] == counts["roomy written"]
+    assert counts["roomy error"] == counts["squeezed error"] == 0
+
+
+def test_blocks_survive_the_processes_that_wrote_them(tmp_path):
+    result_of(start("write", tmp_path, ROOMY, 1, 40))
+    store = FilesStore(tmp_path, ROOMY, LAYOUT)
+    present = [number for number in range(KEYS) if store.match_prefix([key_of(number)])]
+    buffer = memoryview(bytearray(SIZE))
+    for number in present:
+        assert store.read_full([key_of(number)], [buffer]) == [ReadResult.HIT]
+        assert buffer == block_of(number)
+    assert len(present) == len(block_files(tmp_path)) > 10
+    store.close()
