@@ -125,9 +125,7 @@ class Batching(Section):
         validate_default=True,
         description="Longest predicted attention time of one batch; a longer prompt is computed in chunks.",
     )
-    max_tokens: int = Field(
-        4096, ge=1, le=1 << 20, strict=True, description="Most new tokens of one batch."
-    )
+    max_tokens: int = Field(4096, ge=1, le=1 << 20, strict=True, description="Most new tokens of one batch.")
 
 
 class PrefillSpec(RoleSpec):

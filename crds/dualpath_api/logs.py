@@ -1,6 +1,6 @@
 """Logging: one line an event on stderr, as text or as JSON, with the request's id where there is one.
 
-Use `log.info("...", extra={"request": id})`; the id becomes a field of the JSON line, a suffix of a text line.
+Use `log.info("...", extra={"request": id})`: the id is a field of the JSON line and ends the text line.
 """
 
 from __future__ import annotations
