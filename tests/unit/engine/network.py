@@ -92,6 +92,9 @@ class Agent:
     def remove_peer(self, engine: str, incarnation: str) -> None:
         pass
 
+    def close(self) -> None:
+        pass
+
     def expect(self, change: int) -> None:
         self.expected += change
 

@@ -1,6 +1,6 @@
 """The supported families: `architectures` of config.json -> the module that knows what differs.
 
-To add a family: one file with `traits(fields)`, one line here, one line in tests/checkpoints.py.
+To add a family: one file with `traits(fields)`, one line here, one line in examples/checkpoints.py.
 """
 
 from __future__ import annotations
