@@ -95,8 +95,8 @@ def _broken(
     problem, place = str(error), ""
     if isinstance(error, yaml.MarkedYAMLError):
         problem = error.problem or error.context or "malformed"
-        if mark := error.problem_mark or error.context_mark:
-            place = f", line {mark.line + 1}, column {mark.column + 1}"
+        mark = error.problem_mark or error.context_mark
+        place = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
     elif isinstance(error, RecursionError):
         problem = "nested too deeply"
     if "single document" in str(error):

@@ -110,9 +110,8 @@ def _add_it(path: Sequence[Step]) -> str:
 
 def _description(path: Sequence[Step]) -> str:
     model = _model(path[:-1])
-    if model is None or not path:
-        return ""
-    return next((f.description or "" for f in model.model_fields.values() if f.alias == path[-1]), "")
+    fields = model.model_fields.values() if model else ()
+    return next((field.description or "" for field in fields if (field.alias,) == tuple(path[-1:])), "")
 
 
 def _keys(model: type[BaseModel] | None) -> list[str]:

@@ -13,12 +13,14 @@ import logging
 import signal
 import sys
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from dualpath_api.logs import set_up_logging
 from dualpath_cli import readyfile
 from dualpath_cli.keeper import REFUSED, Keeper
-from dualpath_cli.plan import Plan
+from dualpath_cli.plan import EngineName, Plan
+from dualpath_cli.process import Command
 
 ENGINE_STOP_S = 10.0
 GATEWAY_EXTRA_S = 5.0
@@ -75,7 +77,10 @@ class Supervisor:
         self._keepers["gateway"] = Keeper(lambda: self._plan.gateway(self._port), self)
         await self._gateway_up.wait()
         for name in self._plan.engines:
-            self._keepers[str(name)] = Keeper(lambda name=name: self._plan.engine(name, self._port), self)  # type: ignore[misc]
+            self._keepers[str(name)] = Keeper(partial(self._engine, name), self)
+
+    def _engine(self, name: EngineName) -> Command:
+        return self._plan.engine(name, self._port)
 
     async def _stop(self) -> None:
         self._stopping = True
@@ -125,12 +130,12 @@ class Supervisor:
             self._port = int(content["port"])
             self._gateway_up.set()
         log.info("%s is ready", name)
+        complete = self._up.keys() == self._expected
+        if self._announced or complete:
+            self._write_ready_file()  # before the event: who hears it finds the file as it says
         self._event("process-ready", process=name, pid=pid)
-        if self._announced:
-            self._write_ready_file()
-        elif self._up.keys() == self._expected:
+        if complete and not self._announced:
             self._announced = True
-            self._write_ready_file()
             self._announce()
 
     def ended(self, name: str, reason: str, pause: float) -> None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import hashlib
+import struct
+import sys
+
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dualpath_api import wire
+from dualpath_api import keys, wire
 from dualpath_api.errors import DualPathError, SpecError, UnsupportedError
 from dualpath_api.keys import KvLayout, block_keys, key_names
 
@@ -48,6 +52,13 @@ def test_a_change_ends_the_hit_exactly_there(tokens, data):
     changed = [*tokens[:at], tokens[at] ^ 1, *tokens[at + 1 :]]
     for index, (old, new) in enumerate(zip(keys, block_keys(LAYOUT.root(), changed, 4), strict=True)):
         assert (old == new) == (index < at // 4)
+
+
+@pytest.mark.parametrize("order", ["little", "big"])
+def test_tokens_are_hashed_in_the_same_bytes_on_any_machine(order, monkeypatch):
+    monkeypatch.setattr(keys, "byteorder", order)
+    packed = struct.pack("<2I" if order == sys.byteorder else ">2I", 1, 2)
+    assert block_keys(b"root", [1, 2], 2) == [hashlib.sha256(b"root" + packed).digest()]
 
 
 def test_names_are_hex():

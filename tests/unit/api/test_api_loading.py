@@ -65,6 +65,7 @@ def test_what_is_printed_is_read_back():
         ("spec.model.servedName='12'", lambda s: s.model.served_name, "12"),
         ("spec.storage.files.path=a=b", lambda s: s.storage.files.path, "a=b"),
         ("spec.nics=[]", lambda s: s.nics, ()),
+        ("spec.model={uri: hf://a/b, servedName: m, revision: v1}", lambda s: s.model.revision, "v1"),
     ],
 )
 def test_an_override_is_typed_as_in_yaml(override, read, value):
@@ -147,6 +148,9 @@ def test_overrides_apply_in_order_and_make_what_is_missing(spec):
         ("spec.nics[4].match=a", ["no such place", "use [0] to [0]"]),
         ("spec.model.uri.deeper=a", ["no such place", "leads into the value 'file:///"]),
         ("spec[0]=a", ["no such place", "leads into a mapping"]),
+        ("spec.nics[0]=7", ["spec.nics[0] is 7", "a mapping of keys"]),
+        ("apiVersion={a: 1}", ["apiVersion is not acceptable", "dualpath.io/v1alpha1"]),
+        ("spec.prefill.batching.computeQuota=300", ["computeQuota is 300", "duration", "300ms"]),
     ],
 )
 def test_a_bad_override_is_told_with_field_value_and_remedy(override, parts):
