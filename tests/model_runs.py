@@ -69,7 +69,7 @@ def _prefill(model, prompts, chunk):
 
 
 def _chunk(model, rings, starts, parts, done):
-    flat = torch.tensor(sum(parts, []))
+    flat = torch.tensor([token for part in parts for token in part])
     positions = torch.cat([torch.arange(done, done + len(part)) for part in parts])
     rows = torch.cat([torch.arange(s + done, s + done + len(p)) for s, p in zip(starts, parts, strict=True)])
     segments, place = [], 0
