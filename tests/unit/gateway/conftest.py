@@ -14,11 +14,12 @@ import aiohttp
 import pytest
 from aiohttp import web
 from checkpoints import write_tokenizer
+from tokenizers import Tokenizer
 
 from dualpath_api.cluster import DualPathCluster
 from dualpath_api.wire import Role
 from dualpath_gateway.app import build_app
-from dualpath_gateway.keys_of_app import SERVICE
+from dualpath_gateway.keys_of_app import MODEL, SERVICE
 from dualpath_gateway.scheduler.core import Scheduler
 from dualpath_gateway.settings import Settings
 from dualpath_gateway.text.model import load_text_model
@@ -61,6 +62,10 @@ class Gateway:
     @property
     def scheduler(self) -> Scheduler:
         return self.app[SERVICE].scheduler
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        return self.app[MODEL].tokenizer
 
     async def engine(self, name: str, **registration: Any) -> ScriptedEngine:
         role = Role(name.partition("-")[0])

@@ -74,7 +74,7 @@ class ChatTemplate:
             raise
         except TemplateError as error:
             raise TemplateFailed(f"the chat template refused the messages: {error.message}") from None
-        except (TypeError, ValueError, KeyError, AttributeError, OverflowError, RecursionError) as error:
+        except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:
             raise TemplateFailed(f"the chat template cannot handle these messages: {error}") from None
         return "".join(pieces)
 
