@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from checkpoints import cached_checkpoint
 from client import tune
-from conftest import write_spec
 from conversations import converse
+from specs import write_spec
 
 from dualpath_cli.embedded import embedded
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from checkpoints import cached_checkpoint
 from client import BLOCK, blocks_used, call, complete, fresh, metric, tune, wait_for
-from conftest import write_spec
 from conversations import check
+from specs import write_spec
 
 from dualpath_cli.embedded import Embedded, embedded
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import psutil
 from checkpoints import cached_checkpoint
 from client import BLOCK, complete, fresh, wait_for
-from conftest import write_spec
+from specs import write_spec
 
 from dualpath_cli.embedded import embedded
 
