@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+_TOLD_ELSEWHERE = {"at", "after_s", "state", "job", "attempt", "reasons"}
+
 
 @click.command()
 @click.argument("request")
@@ -51,12 +53,12 @@ def _print(found: Mapping[str, Any]) -> None:
         for key, value in attempt.items():
             if key not in {"job", "attempt", "reasons"}:
                 table.add_row(_words(key), _value(key, value))
-        for index, reason in enumerate(attempt.get("reasons", ())):
-            table.add_row("" if index else "why", str(reason))
+        for what, reason in attempt.get("reasons", {}).items():
+            table.add_row(f"why this {_words(what)}", str(reason))
         console.print(table)
     history = Table("after", "state", "detail", title="history", title_justify="left")
     for step in found["history"]:
-        detail = {k: v for k, v in step.items() if k not in {"at", "after_s", "state", "job", "attempt"}}
+        detail = {k: v for k, v in step.items() if k not in _TOLD_ELSEWHERE}
         told = ", ".join(f"{_words(key)}: {_value(key, value)}" for key, value in detail.items())
         history.add_row(f"{step['after_s']:.3f} s", str(step["state"]), told)
     console.print(history)

@@ -125,10 +125,11 @@ class Supervisor:
 
     def is_ready(self, name: str, pid: int, content: dict[str, Any]) -> None:
         """A process serves: announce the cluster when it was the last, else note what was replaced."""
-        self._up[name] = Up(pid=pid, metrics=str(content.get("metrics", "")))
         if name == "gateway":
             self._port = int(content["port"])
             self._gateway_up.set()
+            content = {"metrics": self._plan.url(self._port).removesuffix("v1") + "metrics"}
+        self._up[name] = Up(pid=pid, metrics=str(content["metrics"]))
         log.info("%s is ready", name)
         complete = self._up.keys() == self._expected
         if self._announced or complete:

@@ -36,7 +36,7 @@ RECORD = {
             "mode": "split",
             "decode_bytes": 2_000_000,
             "seconds": 0.5,
-            "reasons": ["decode-0 is idle", "prefill-0-0 has [few] tokens"],
+            "reasons": {"decode_group": "decode-0 is idle", "prefill": "prefill-0-0 has [few] tokens"},
         }
     ],
     "history": [{"at": 1.5, "after_s": 0.5, "state": "READING", "attempt": 0, "hit_tokens": 128}],
@@ -198,6 +198,7 @@ def test_explain_tells_engines_bytes_and_reasons(gateway):
         "prefill-0-0",
         "2.00 MB",
         "0.500 s",
+        "why this decode group",
         "decode-0 is idle",
         "[few]",
         "READING",

@@ -22,7 +22,7 @@ with socket.socket() as listener:
     print(f"listening on {port}, drain {os.environ['DUALPATH_GATEWAY_STOP_S']}", flush=True)
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
     scratch = Path(given.ready_file + ".tmp")
-    scratch.write_text(json.dumps({"port": port, "metrics": f"http://127.0.0.1:{port}/metrics"}))
+    scratch.write_text(json.dumps({"port": port}))
     scratch.rename(given.ready_file)
     signal.sigwait({signal.SIGTERM})
     print("gateway drained", flush=True)
