@@ -16,7 +16,7 @@ from aiohttp import WSCloseCode, WSMsgType, web
 from dualpath_api.wire import PROTOCOL, Register, decode_to_scheduler
 from dualpath_gateway.access import check_access
 from dualpath_gateway.keys_of_app import SERVICE, SETTINGS, SOCKETS
-from dualpath_gateway.log import event
+from dualpath_gateway.log import warn
 from dualpath_gateway.scheduler.service import SchedulerService
 
 log = logging.getLogger("dualpath.engines")
@@ -101,7 +101,7 @@ async def _registration(
                     problem = "its KV layout differs from that of the other engines"
                 else:
                     return message
-    event(log, "engine refused", warning=True, reason=problem)
+    warn(log, "engine refused", reason=problem)
     await socket.close(code=CLOSE_REFUSED, message=problem.encode())
     return None
 
@@ -125,7 +125,7 @@ async def _receive(connection: Connection, engine: str, service: SchedulerServic
                 try:
                     message = decode_to_scheduler(frame.data)
                 except msgspec.DecodeError as error:
-                    event(log, "message ignored", warning=True, engine=engine, reason=str(error))
+                    warn(log, "message ignored", engine=engine, reason=str(error))
                     continue
                 service.receive(engine, connection, message)
             case WSMsgType.PING:

@@ -11,9 +11,17 @@ from typing import Any, Literal
 LogFormat = Literal["text", "json"]
 
 
-def event(logger: logging.Logger, name: str, /, *, warning: bool = False, **fields: object) -> None:
+def event(logger: logging.Logger, name: str, /, **fields: object) -> None:
     """Log an event with its fields; None values are left out."""
-    level = logging.WARNING if warning else logging.INFO
+    _log(logger, logging.INFO, name, fields)
+
+
+def warn(logger: logging.Logger, name: str, /, **fields: object) -> None:
+    """As `event`, for what somebody should see."""
+    _log(logger, logging.WARNING, name, fields)
+
+
+def _log(logger: logging.Logger, level: int, name: str, fields: dict[str, object]) -> None:
     if logger.isEnabledFor(level):
         logger.log(level, name, extra={"fields": {k: v for k, v in fields.items() if v is not None}})
 

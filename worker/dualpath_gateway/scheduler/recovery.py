@@ -29,9 +29,8 @@ def failed(
 ) -> None:
     """Give the attempt up and queue what is left of the job, or end it when it failed too often."""
     world.count(world.totals.attempts, "excused" if excuse else "failed")
-    world.note(
+    world.warn(
         "attempt failed",
-        warning=True,
         request=job.id,
         attempt=job.attempt,
         engine=engine,

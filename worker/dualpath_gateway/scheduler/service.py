@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from dualpath_api.wire import Drawn, Register, Sampling, ToScheduler, encode
-from dualpath_gateway.log import event
+from dualpath_gateway.log import event, warn
 from dualpath_gateway.scheduler.core import Scheduler
 from dualpath_gateway.scheduler.effects import Emit, Ended, Failure, Note, Observe, Send
 from dualpath_policy.model import Tuning
@@ -173,7 +173,7 @@ class SchedulerService:
                 case Observe():
                     self._observe(effect.metric, effect.value, effect.labels)
                 case Note():
-                    event(log, effect.event, warning=effect.warning, **effect.fields)
+                    (warn if effect.warning else event)(log, effect.event, **effect.fields)
         if not self._streams:
             self._idle.set()
         self._set_timer()
