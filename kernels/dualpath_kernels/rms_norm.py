@@ -125,4 +125,7 @@ def _kernel(
     wide = x.to(tl.float32)
     scale = tl.rsqrt(tl.sum(wide * wide, 0) / size + eps)
     weight = tl.load(weight_ptr + head * weight_head + columns, mask=inside, other=0.0)
-    tl.store(normed_ptr + program * size + columns, (wide * scale).to(x.dtype) * weight, mask=inside)
+    # Rounded before the product, and the product in float32: exact for two bfloat16, and the interpreter's
+    # own bfloat16 arithmetic is wrong.
+    normed = (wide * scale).to(x.dtype).to(tl.float32) * weight.to(tl.float32)
+    tl.store(normed_ptr + program * size + columns, normed.to(x.dtype), mask=inside)
