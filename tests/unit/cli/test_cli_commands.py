@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import socket
 import subprocess
 import sys
@@ -126,6 +127,14 @@ def test_up_tells_that_the_ready_file_cannot_be_written(checkpoint, tmp_path):
         tmp_path / "no" / "f",
     )
     assert "--ready-file" in text
+
+
+def test_up_tells_that_a_hub_model_cannot_be_fetched(tmp_path):
+    offline = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path), "XDG_CACHE_HOME": str(tmp_path)}
+    command = [sys.executable, "-m", "dualpath_cli", "up", "--port", "0", "--model", "some/model"]
+    done = subprocess.run(command, env=offline, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.startswith("error: hf://some/model cannot be fetched")
 
 
 def test_a_model_alone_gets_a_whole_spec(checkpoint, monkeypatch, tmp_path):
