@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -50,7 +51,7 @@ async def encode_prompt(app: web.Application, prompt: Prompt, context: int) -> l
     if isinstance(prompt, str):
         return await encode_text(app, prompt, context, special=True, param="prompt")
     too_long(len(prompt), context, "prompt")
-    check_ids(prompt, app[MODEL])
+    await check_ids(prompt, app[MODEL])
     return prompt
 
 
@@ -59,6 +60,7 @@ async def encode_text(
 ) -> list[int]:
     """Token ids of a text, long ones in a thread. Raises ApiError 400 for too many and for none."""
     model, service = app[MODEL], app[SERVICE]
+    too_long(model.least_tokens(text), context, param, at_least=True)
     since = service.now()
     ids = await app[POOL].run(len(text), lambda: model.encode(text, special=special, most=context))
     app[METRICS_KEY].observe("dualpath_encode_seconds", service.now() - since, {})
@@ -70,19 +72,20 @@ async def encode_text(
     return ids
 
 
-def too_long(tokens: int, context: int, param: str) -> None:
+def too_long(tokens: int, context: int, param: str, *, at_least: bool = False) -> None:
     """Raises ApiError 400 for a prompt that leaves no room for an answer."""
     if tokens >= context:
+        count = f"at least {tokens}" if at_least else str(tokens)
         raise bad_request(
-            f"the prompt has {tokens} tokens; with at least one token of answer the context of {context} "
+            f"the prompt has {count} tokens; with at least one token of answer the context of {context} "
             f"tokens holds prompts of at most {context - 1}",
             param,
             "context_length_exceeded",
         )
 
 
-def check_ids(ids: Sequence[Any], model: TextModel) -> None:
-    """Raises ApiError 400 unless all are token ids of the model."""
+async def check_ids(ids: Sequence[Any], model: TextModel) -> None:
+    """Raises ApiError 400 unless all are token ids of the model; other work goes on in between."""
     for at in range(0, len(ids), CHECK_SLICE):
         part = ids[at : at + CHECK_SLICE]
         if set(map(type, part)) != {int}:
@@ -94,3 +97,5 @@ def check_ids(ids: Sequence[Any], model: TextModel) -> None:
                 "prompt",
                 "invalid_value",
             )
+        if len(ids) > CHECK_SLICE:
+            await asyncio.sleep(0)

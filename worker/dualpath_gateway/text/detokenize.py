@@ -39,6 +39,11 @@ class Vocabulary:
         self.rules = _rules(json.loads(tokenizer.to_str()).get("decoder"))
         self._bytes: dict[int, bytes] = {}
 
+    @property
+    def byte_level(self) -> bool:
+        """Tokens are bytes."""
+        return self.rules is not None and self.rules.byte_level
+
     def stream(self) -> TextStream:
         """A decoder for one sequence; special tokens give no text."""
         if self.rules is None:

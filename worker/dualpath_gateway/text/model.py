@@ -42,6 +42,7 @@ class TextModel:
     defaults: SamplingDefaults
     template: ChatTemplate | None
     created: int
+    longest_token: int  # characters that one token can stand for at most; 0: not known
 
     def encode(self, text: str, *, special: bool, most: int) -> list[int] | int:
         """Token ids, or only their number where that is more than `most`. Releases the interpreter lock.
@@ -49,7 +50,14 @@ class TextModel:
         special: whether the tokenizer's own additions (BOS) are wanted.
         """
         encoding = self.tokenizer.encode_batch_fast([text], add_special_tokens=special)[0]
-        return list(encoding.ids) if len(encoding) <= most else len(encoding)
+        if len(encoding) > most:
+            return len(encoding)
+        ids: list[int] = encoding.ids  # about 2 ms a 100,000 ids, during which nothing else runs
+        return ids
+
+    def least_tokens(self, text: str) -> int:
+        """A lower bound on the tokens of a text, cheap to tell: absurd lengths need no encoding."""
+        return len(text) // self.longest_token if self.longest_token else 0
 
 
 def load_text_model(directory: Path, name: str) -> TextModel:
@@ -71,18 +79,28 @@ def load_text_model(directory: Path, name: str) -> TextModel:
         ) from None
     tokenizer.no_truncation()
     tokenizer.no_padding()
+    vocabulary = Vocabulary(tokenizer)
     config = _read_json(directory / "config.json")
     generation = _read_json(directory / "generation_config.json")
     return TextModel(
         name=name,
         tokenizer=tokenizer,
-        vocabulary=Vocabulary(tokenizer),
+        vocabulary=vocabulary,
         vocab_size=int(config.get("vocab_size") or tokenizer.get_vocab_size()),
         eos_ids=_eos_ids(generation, config),
         defaults=_defaults(generation),
         template=load_template(directory, _read_json(directory / "tokenizer_config.json")),
         created=int(tokenizer_file.stat().st_mtime),
+        longest_token=_longest_token(tokenizer) if vocabulary.byte_level else 0,
     )
+
+
+def _longest_token(tokenizer: Tokenizer) -> int:
+    """0 where a normalizer may shorten the text, or a token may swallow the spaces around it."""
+    added = tokenizer.get_added_tokens_decoder().values()
+    if tokenizer.normalizer is not None or any(token.lstrip or token.rstrip for token in added):
+        return 0
+    return max(map(len, tokenizer.get_vocab()), default=0)
 
 
 def _read_json(path: Path) -> dict[str, Any]:
