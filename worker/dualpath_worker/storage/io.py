@@ -62,7 +62,10 @@ class ReadQueue:
     def __init__(self, store: BlockStore, *, threads: int = 4, deadline_s: float = DEADLINE_S) -> None:
         self._store = store
         self._deadline_s = deadline_s
-        self._changed = threading.Condition()
+        self._lock = threading.Lock()
+        self._work_ready = threading.Condition(self._lock)
+        self._idle = threading.Condition(self._lock)
+        self._earlier = threading.Condition(self._lock)  # than the deadline that is waited for
         self._waiting: deque[tuple[_Batch, int]] = deque()
         self._batches: list[_Batch] = []
         self._closing = False
@@ -108,30 +111,33 @@ class ReadQueue:
 
     def wait_idle(self, timeout_s: float) -> bool:
         """Wait in a thread until there are no reads; false: there still are."""
-        with self._changed:
-            return self._changed.wait_for(lambda: not self._batches, timeout_s)
+        with self._lock:
+            return self._idle.wait_for(lambda: not self._batches, timeout_s)
 
     def close(self) -> None:
         """Begin no more reads. Threads end by themselves, as one may hang in the kernel."""
-        with self._changed:
+        with self._lock:
             self._closing = True
-            self._changed.notify_all()
+            self._work_ready.notify_all()
+            self._earlier.notify_all()
 
     def _deadline(self, into: Sequence[memoryview]) -> float:
         ahead = self.queued_bytes + sum(buffer.nbytes for buffer in into)
         return time.monotonic() + self._deadline_s + DEADLINE_FACTOR * ahead / (self.rate * self._threads)
 
     def _add(self, batch: _Batch) -> None:
-        with self._changed:
+        with self._lock:
             self._batches.append(batch)
             self._waiting.extend((batch, place) for place in range(len(batch.keys)))
             self.queued_bytes += sum(buffer.nbytes for buffer in batch.into)
-            self._changed.notify_all()
+            self._work_ready.notify(len(batch.keys))
+            if batch is min(self._batches, key=lambda other: other.deadline):
+                self._earlier.notify()
 
     def _work(self) -> None:
         while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._waiting or self._closing)
+            with self._lock:
+                self._work_ready.wait_for(lambda: self._waiting or self._closing)
                 if self._closing:
                     return
                 batch, place = self._waiting.popleft()
@@ -148,7 +154,7 @@ class ReadQueue:
 
     def _finish(self, batch: _Batch, place: int, result: ReadResult, seconds: float) -> None:
         size = batch.into[place].nbytes
-        with self._changed:
+        with self._lock:
             batch.running -= 1
             if result.ok and seconds > 0:
                 self.rate += 0.1 * (size / seconds - self.rate)
@@ -169,17 +175,18 @@ class ReadQueue:
         if batch.running == 0:
             batch.on_settled()
         batch.answer(outcome)
-        self._changed.notify_all()
+        if not self._batches:
+            self._idle.notify_all()
 
     def _watch(self) -> None:
-        with self._changed:
+        with self._lock:
             while not self._closing:
                 now = time.monotonic()
                 for batch in [batch for batch in self._batches if batch.deadline <= now]:
                     log.warning("%d of %d blocks were not read in time", *_late(batch))
                     self._end(batch)
                 nearest = min((batch.deadline for batch in self._batches), default=None)
-                self._changed.wait(None if nearest is None else max(0.0, nearest - now))
+                self._earlier.wait(None if nearest is None else max(0.0, nearest - now))
 
 
 class WriteQueue:
