@@ -17,7 +17,7 @@ from dualpath_worker.engine.decode import DecodeEngine
 from dualpath_worker.engine.prefill import PrefillEngine
 
 SLOTS = 24
-STEPS = 20_000
+PATIENCE = 20_000
 
 
 class Session:
@@ -104,7 +104,7 @@ class Session:
         self.given_up.add((name, attempt))
         for engine in (self.prefill, self.decode):
             self.world.later(("scheduler", id(engine)), lambda e=engine: e.on_message(abort(name, attempt)))
-        if attempt < 8:
+        if attempt < 200:
             self.queue.append((name, attempt + 1))
 
     given_up: set[tuple[str, int]]
@@ -122,20 +122,25 @@ async def play(session: Session) -> None:
     """Let things happen in random order until nothing is left to happen."""
     compute = asyncio.create_task(session.prefill.compute_forever())
     idle = 0
-    for _ in range(STEPS):
+    while idle < PATIENCE:
         choice = session.world.random.random()
-        progressed = session.listen() if choice < 0.3 else session.world.happen() if choice < 0.9 else False
-        if choice >= 0.9 and session.queue:
+        if choice < 0.3:
+            progressed = session.listen()
+        elif choice < 0.9:
+            progressed = session.world.happen()
+        else:
+            progressed = bool(session.queue)
             session.assign_next()
-            progressed = True
         for _ in range(3):
             await asyncio.sleep(0)
         idle = 0 if progressed else idle + 1
-        if idle > 30:
-            if session.queue or session.prefill.attempts.live or session.decode.attempts.live:
-                await asyncio.sleep(0.001)  # the compute thread is at work
-            if idle > 300:
-                break
+        busy = session.queue or session.prefill.attempts.live or session.decode.attempts.live
+        if idle > 50 and not busy:
+            break
+        if idle > 50:
+            await asyncio.sleep(0.001)  # the compute thread is at work
+    assert idle < PATIENCE, "it never ends"
+    assert not compute.done(), compute.exception()
     compute.cancel()
     await session.prefill.close()
 

@@ -129,7 +129,7 @@ class LayerwisePrefill:
         model = self._model
 
         def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-            q = rope_store(q, k, v, model.rope.cos, model.rope.sin, positions, kv, rows)
+            q = rope_store(q, k, v, *model.rope, positions, kv, rows)
             return prefill_attention(q, kv, segments, model.scale, model.window)
 
         return attend

@@ -327,9 +327,9 @@ class PrefillEngine(Engine[PrefillAttempt]):
             attempt.computed = end
             attempt.sent_blocks = end // self.layout.block_tokens
             if end == attempt.length:
+                self._unready(attempt)
                 drawn += await asyncio.to_thread(first_tokens, attempt.assign, logits[index])
                 attempt.finished = True
-                self._ready.pop(attempt.name[0], None)
         if drawn:
             self.send(wire.Tokens(drawn=tuple(drawn)))
         for attempt, _ in members:
@@ -342,6 +342,10 @@ class PrefillEngine(Engine[PrefillAttempt]):
     def forget(self, attempt: PrefillAttempt, reason: str) -> None:
         """Wake whoever waits for its layers."""
         attempt.arrivals.lose(reason)
+        self._unready(attempt)
+
+    def _unready(self, attempt: PrefillAttempt) -> None:
+        """Not to be computed any more; a later attempt of the same request may be."""
         if self._ready.get(attempt.name[0]) is attempt:
             del self._ready[attempt.name[0]]
 

@@ -64,7 +64,7 @@ class Stepper:
         model = self._model
 
         def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
-            q = rope_store(q, k, v, model.rope.cos, model.rope.sin, positions, self.rows[layer], rows_B)
+            q = rope_store(q, k, v, *model.rope, positions, self.rows[layer], rows_B)
             return paged_decode_attention(q, self.kv[layer], table_BN, lengths_B, model.scale, model.window)
 
         return attend
