@@ -100,8 +100,6 @@ def _tell_ready(arguments: argparse.Namespace, port: int) -> None:
     host = f"[{arguments.host}]" if ":" in arguments.host else arguments.host
     url = f"http://{host}:{port}"
     event(log, "listening", url=url, pid=os.getpid())
-    sys.stdout.write(f"listening {url}\n")
-    sys.stdout.flush()
     if arguments.ready_file is not None:
         scratch = arguments.ready_file.with_name(f".{arguments.ready_file.name}.{os.getpid()}")
         scratch.write_text(json.dumps({"url": url, "port": port, "pid": os.getpid()}) + "\n")
@@ -109,6 +107,8 @@ def _tell_ready(arguments: argparse.Namespace, port: int) -> None:
     if arguments.ready_fd is not None:
         with os.fdopen(arguments.ready_fd, "w") as pipe:
             pipe.write(f"{port}\n")
+    sys.stdout.write(f"listening {url}\n")
+    sys.stdout.flush()
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ async def get_request(request: web.Request) -> web.Response:
     service, given = request.app[SERVICE], request.match_info["id"]
     records = service.scheduler.world.records
     for name in (given, given.removeprefix("chatcmpl-"), given.removeprefix("cmpl-")):
-        for one in (name, f"{name}-0"):
+        for one in (name, f"{name}~0"):
             if record := records.get(one):
                 return web.json_response(record.as_dict(time.time() - service.now()))
     raise ApiError(404, f"no request {given!r} among the recent ones", code="request_not_found")

@@ -72,6 +72,12 @@ def unavailable(message: str) -> ApiError:
     )
 
 
+def internal_error() -> ApiError:
+    """500: our fault; the log has the traceback."""
+    message = "an internal error; the log of the gateway has it under this request id"
+    return ApiError(500, message, kind="server_error", code="internal_error")
+
+
 def from_scheduler(error: NoEnginesError | QueueFullError) -> ApiError:
     """Why the scheduler did not admit a request."""
     if isinstance(error, QueueFullError):
@@ -118,5 +124,4 @@ async def as_openai_errors(request: web.Request, handler: Handler) -> web.Stream
         raise
     except Exception:
         log.exception("unexpected error", extra={"fields": {"path": request.path}})
-        message = "an internal error; the log of the gateway has it under this request id"
-        return ApiError(500, message, kind="server_error", code="internal_error").response()
+        return internal_error().response()

@@ -28,7 +28,9 @@ class Settings(BaseModel):
     pool_threads: int = Field(2, ge=1, description="Threads for long texts.")
     queue_limit: int = Field(1024, ge=1, description="Requests that may wait; then 429.")
     request_s: float = Field(600.0, gt=0, description="A request without a new token for so long fails.")
-    match_s: float = Field(2.0, gt=0, description="Storage may take this long to say what it has.")
+    match_s: float = Field(
+        2.0, gt=0, description="An engine may take this long to tell what is stored; then another is asked."
+    )
     pending_s: float = Field(5.0, gt=0, description="Wait for blocks that are still being written.")
     assign_s: float = Field(10.0, gt=0, description="An engine may take this long to accept.")
     read_s: float = Field(120.0, gt=0, description="Reading the hit may take this long.")

@@ -89,7 +89,7 @@ def test_the_interleavings_reach_what_they_are_about(fault):
         for table in (totals.attempts, {"aborted": totals.outcomes.get("aborted", 0)}):
             for kind, count in table.items():
                 reached[kind] += count
-        reached["split"] += sum("." in a["job"] for r in records.newest(100) for a in r.attempts)
+        reached["split"] += sum("~" in a["job"] for r in records.newest(100) for a in r.attempts)
     wanted = {
         "refuse": ("refused",),
         "fail": ("failed", "split"),

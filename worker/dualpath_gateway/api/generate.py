@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import secrets
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -12,10 +14,12 @@ from aiohttp import web
 from dualpath_api.keys import block_keys
 from dualpath_api.wire import Sampling
 from dualpath_gateway.api.answer import ChoiceText, Piece
-from dualpath_gateway.errors import ApiError, from_failure, from_scheduler, unavailable
+from dualpath_gateway.errors import ApiError, from_failure, from_scheduler, internal_error, unavailable
 from dualpath_gateway.keys_of_app import MODEL, SERVICE
 from dualpath_gateway.scheduler.core import NoEnginesError, QueueFullError
 from dualpath_gateway.scheduler.service import SchedulerService, StreamFailed, TokenStream
+
+log = logging.getLogger("dualpath.gateway")
 
 HASH_SLICE_BLOCKS = 256
 """Blocks hashed before other work of the loop gets its turn: well below 1 ms."""
@@ -114,6 +118,8 @@ async def start(
     if layout is None:
         raise unavailable("no engine is connected")
     keys = await hash_prompt(layout.root(), prompt, layout.block_tokens)
+    if name in service.scheduler.world.turns:  # two clients chose the same name at the same time
+        name = f"{name}~{secrets.token_hex(4)}"
     try:
         stream = service.submit(name, tuple(prompt), keys, sampling, n)
     except (NoEnginesError, QueueFullError) as error:
@@ -169,8 +175,11 @@ class Merged:
                 await self._steps.put((index, step))
         except StreamFailed as error:
             await self._steps.put(from_failure(error.failure))
-            return
-        await self._steps.put(None)
+        except Exception:
+            log.exception("unexpected error in a stream")
+            await self._steps.put(internal_error())
+        else:
+            await self._steps.put(None)
 
     async def next(self, seconds: float) -> tuple[int, dict[int, Piece]] | None:
         """(prompt, what each of its choices adds); None: the end. Raises ApiError and TimeoutError."""

@@ -60,4 +60,4 @@ def name_request(request: web.Request, scheduler: Scheduler) -> str:
 def requests_of(request: web.Request, prompts: int) -> list[str]:
     """Names for the scheduler: the call's own for a single prompt, numbered ones for several."""
     name: str = request[REQUEST_ID]
-    return [name] if prompts == 1 else [f"{name}-{index}" for index in range(prompts)]
+    return [name] if prompts == 1 else [f"{name}~{index}" for index in range(prompts)]

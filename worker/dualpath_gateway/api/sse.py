@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -10,11 +11,12 @@ from aiohttp import web
 
 from dualpath_gateway.api.answer import Piece
 from dualpath_gateway.api.generate import Merged
-from dualpath_gateway.errors import ApiError
+from dualpath_gateway.errors import ApiError, internal_error
 
 Chunks = Callable[[int, int, Piece], list[dict[str, Any]]]
 """(prompt, choice, what is added) -> chunks to send."""
 
+log = logging.getLogger("dualpath.gateway")
 _encoder = msgspec.json.Encoder()
 
 
@@ -23,28 +25,27 @@ class EventStream:
 
     def __init__(self, request: web.Request) -> None:
         self._request = request
-        self._response = web.StreamResponse(
+        self.response = web.StreamResponse(
             headers={"Content-Type": "text/event-stream; charset=utf-8", "Cache-Control": "no-cache"}
         )
 
     async def open(self) -> None:
         """Send the head of the response."""
-        await self._response.prepare(self._request)
+        await self.response.prepare(self._request)
 
     async def send(self, chunks: list[dict[str, Any]]) -> None:
         """Send some chunks at once."""
         if chunks:
-            await self._response.write(b"".join(b"data: %b\n\n" % _encoder.encode(c) for c in chunks))
+            await self.response.write(b"".join(b"data: %b\n\n" % _encoder.encode(c) for c in chunks))
 
     async def keep_alive(self) -> None:
         """A comment, which clients ignore."""
-        await self._response.write(b": keep-alive\n\n")
+        await self.response.write(b": keep-alive\n\n")
 
-    async def close(self) -> web.StreamResponse:
+    async def close(self) -> None:
         """Send the end mark."""
-        await self._response.write(b"data: [DONE]\n\n")
-        await self._response.write_eof()
-        return self._response
+        await self.response.write(b"data: [DONE]\n\n")
+        await self.response.write_eof()
 
 
 async def stream_answers(
@@ -59,19 +60,33 @@ async def stream_answers(
     """Send `first`, chunks as they come, and `last`; an error becomes an event before the end mark."""
     events = EventStream(request)
     await events.open()
-    await events.send(first)
     try:
-        while True:
-            try:
-                step = await merged.next(keepalive_s)
-            except TimeoutError:
-                await events.keep_alive()
-                continue
-            if step is None:
-                break
-            prompt, pieces = step
-            await events.send([c for choice, piece in pieces.items() for c in chunks(prompt, choice, piece)])
-        await events.send(last())
-    except ApiError as error:
-        await events.send([error.body])
-    return await events.close()
+        try:
+            await events.send(first)
+            await _send_steps(events, merged, chunks, keepalive_s)
+            await events.send(last())
+        except ApiError as error:
+            await events.send([error.body])
+        except ConnectionError:
+            raise
+        except Exception:
+            log.exception("unexpected error in a stream")
+            await events.send([internal_error().body])
+        await events.close()
+    except ConnectionError:  # the client is gone: there is nobody to tell
+        pass
+    return events.response
+
+
+async def _send_steps(events: EventStream, merged: Merged, chunks: Chunks, keepalive_s: float) -> None:
+    """Send what comes, and a sign of life where nothing comes for too long."""
+    while True:
+        try:
+            step = await merged.next(keepalive_s)
+        except TimeoutError:
+            await events.keep_alive()
+            continue
+        if step is None:
+            return
+        prompt, pieces = step
+        await events.send([c for choice, piece in pieces.items() for c in chunks(prompt, choice, piece)])

@@ -212,7 +212,7 @@ class Scheduler:
             message = f"no engine could continue the request within {patience.request:.0f} s"
             recovery.give_up(world, job.turn, FailureKind.TIMEOUT, message, now)
         elif job.query is not None and now - job.asked_at >= patience.match:
-            placing.matched(world, job, 0, now, "storage did not answer in time")
+            placing.no_answer(world, job, now)
         elif job.waiting:
             if now < job.turn.give_up_at:
                 self._wake_again(job, now)

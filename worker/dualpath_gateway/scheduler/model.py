@@ -36,7 +36,8 @@ WAITING = (State.QUEUED, State.MATCHED)
 class Patience:
     """How long each step may take, in seconds, and how many attempts may fail."""
 
-    match: float = 2.0  # then the hit is taken as 0
+    match: float = 2.0  # then another engine is asked
+    match_asks: int = 3  # engines asked; then the hit is taken as 0
     pending: float = 5.0  # wait for blocks that are still in a write queue
     assign: float = 10.0  # per Accepted
     read: float = 120.0
@@ -127,6 +128,7 @@ class Job:
     queued_at: float = 0.0
     query: int | None = None
     asked_at: float = 0.0
+    asks: int = 0  # engines that were asked and did not answer
     hit_blocks: int | None = None
     prefill: str | None = None
     decode: str | None = None

@@ -60,9 +60,19 @@ def matched(world: World, job: Job, blocks: int, now: float, reason: str) -> Non
     if job.query is not None:
         world.queries.pop(job.query, None)
         job.query = None
+    job.asks = 0
     job.hit_blocks = min(blocks, len(job.keys))
     world.changed = True
     world.enter(job, State.MATCHED, now, hit_blocks=job.hit_blocks, of_blocks=len(job.keys), reason=reason)
+
+
+def no_answer(world: World, job: Job, now: float) -> None:
+    """An engine did not say in time what is stored: ask another, in the end take nothing as a hit."""
+    assert job.query is not None
+    world.queries.pop(job.query, None)
+    job.query, job.asks = None, job.asks + 1
+    if job.asks >= world.patience.match_asks:
+        matched(world, job, 0, now, "storage did not answer in time")
 
 
 # ---------------------------------------------------------------- choosing

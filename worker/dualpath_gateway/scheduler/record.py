@@ -6,6 +6,9 @@ from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Any
 
+HISTORY_STEPS = 400
+HISTORY_ATTEMPTS = 50
+
 
 @dataclass(slots=True)
 class Record:
@@ -22,7 +25,9 @@ class Record:
     cached_tokens: int = 0
 
     def add(self, at: float, state: str, **detail: object) -> None:
-        """One step."""
+        """One step. Of a very long history the middle is forgotten."""
+        if len(self.history) >= HISTORY_STEPS:
+            del self.history[HISTORY_STEPS // 2]
         self.history.append({"at": at, "state": state, **detail})
 
     def attempt(self, job: str, number: int) -> dict[str, Any]:
@@ -30,6 +35,8 @@ class Record:
         for known in self.attempts:
             if (known["job"], known["attempt"]) == (job, number):
                 return known
+        if len(self.attempts) >= HISTORY_ATTEMPTS:
+            del self.attempts[HISTORY_ATTEMPTS // 2]
         self.attempts.append({"job": job, "attempt": number})
         return self.attempts[-1]
 

@@ -68,7 +68,7 @@ def _parts(world: World, job: Job) -> list[Job]:
     parts = []
     for choice in open_choices:
         part = Job(
-            id=f"{job.turn.id}.{choice.index}",
+            id=f"{job.turn.id}~c{choice.index}",  # no client can choose a name with ~
             turn=job.turn,
             choices=(choice.index,),
             order=job.order,
