@@ -111,3 +111,25 @@ def test_a_peer_that_is_dead_before_it_is_added_is_lost(start):
     target.pull(source, [0], [0])
     assert target.wait("done")["outcome"] == "failed"
     assert target.wait("lost")["peer"] == "decode-0-0"
+
+
+def test_a_process_that_registers_again_is_reached_by_both_names_and_reaches_back(start):
+    a, b = start("prefill-0-0"), start("decode-0-0")
+    a.ask("fill", seed=1)
+    b.ask("fill", seed=2)
+    a.meet(b)
+    b.meet(a)
+    a.pull(b, [0], [0], name="a1")
+    b.pull(a, [1], [1], name="b1")
+    assert a.wait("done", name="a1")["outcome"] == b.wait("done", name="b1")["outcome"] == "done"
+    again = b.ask("reconnect", incarnation="second")["peer"]
+    a.tell("remove", peer=b.engine, incarnation=incarnation(b))
+    a.ask("add", peer=again)
+    a.pull(b, [2], [3], name="a2", notify="from a")
+    assert a.wait("done", name="a2")["outcome"] == "done"
+    assert b.wait("notified")["data"] == "from a"
+    assert a.crcs([2]) == b.crcs([3])
+    b.meet(a)  # as the next request does: a connection that a's change of mind has cut is made anew
+    b.pull(a, [4], [5], name="b2", notify="from b")
+    assert b.wait("done", name="b2")["outcome"] == "done"
+    assert a.wait("notified")["data"] == "from b"

@@ -135,6 +135,11 @@ class Child:
         peer = msgspec.msgpack.encode(self.agent.peer(f"{engine}.{os.getpid()}"))
         say("open", peer=peer.hex())
 
+    def reconnect(self, incarnation):
+        import msgspec
+
+        say("reconnect", peer=msgspec.msgpack.encode(self.agent.peer(incarnation)).hex())
+
     def fill(self, seed):
         import torch
 

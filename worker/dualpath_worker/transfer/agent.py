@@ -88,8 +88,9 @@ class TransferAgent:
     # ------------------------------------------------------------ peers
 
     def add_peer(self, peer: wire.Peer) -> None:
-        """Make a peer known; a new incarnation replaces the old one, the same one again changes nothing.
+        """Make a peer known; a new incarnation replaces the old one.
 
+        The same one again changes nothing, unless its connection was lost: then it is connected anew.
         Raises UnsupportedError if its blocks are of another shape than ours. A peer that cannot be connected
         is reported through `on_peer_lost`.
         """

@@ -40,9 +40,9 @@ class Peers:
         return None if sender in self._gone else sender.rpartition("/")[0]
 
     def add(self, peer: Peer, pool: PoolInfo) -> None:
-        """Make this incarnation the engine's current one."""
+        """Make this incarnation the engine's current one; a lost connection to it is tried again."""
         known = self._current.get(peer.engine)
-        if known and known[0] == peer.incarnation:
+        if known and known[0] == peer.incarnation and not known[1].lost:
             return
         try:
             remote = self._connected(peer, pool)
