@@ -54,10 +54,14 @@ class Flights:
     on_overdue: Callable[[Flight], None]  # at most once for each
     on_lost: Callable[[Flight, str], None]
     active: list[Flight] = field(default_factory=list)
+    count: int = (
+        0  # of flights that have not ended; other threads may read it, `active` changes while polling
+    )
 
     def add(self, flight: Flight) -> None:
         """Track a posted transfer."""
         flight.remote.flights += 1
+        self.count += 1
         self.active.append(flight)
 
     @property
@@ -91,5 +95,6 @@ class Flights:
 
     def _end(self, flight: Flight, outcome: Outcome, reason: str) -> bool:
         flight.remote.flights -= 1
+        self.count -= 1
         self.on_end(flight, outcome, reason)
         return True

@@ -91,7 +91,7 @@ class Mover:
             done=self._outcomes[Outcome.DONE],
             failed=self._outcomes[Outcome.FAILED],
             overdue=self._outcomes[Outcome.OVERDUE],
-            in_flight=len(self.flights.active),
+            in_flight=self.flights.count,
             notifications_sent=self._sent,
             notifications_received=self._received,
         )
