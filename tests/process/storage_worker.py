@@ -2,7 +2,8 @@
 
 storage_worker.py write DIR LIMIT SEED COUNT: write COUNT of 64 keys (0: for ever), reading others in between; says
 "ready", then one line of JSON with what became of the writes and reads. A wrong byte ends it with exit code 3.
-storage_worker.py fill DIR LIMIT: write new blocks until ten were refused, remove the ballast file, write again.
+storage_worker.py fill DIR LIMIT: write ten blocks on a disk that is full, make room, write again.
+storage_worker.py start DIR LIMIT: open a store on a disk that is full, write one, make room, write again.
 """
 
 from __future__ import annotations
@@ -75,6 +76,19 @@ def fill(root, limit):
     store.close()
 
 
+def start(root, limit):
+    ballast = Path(root) / "ballast"
+    free = os.statvfs(root)
+    ballast.write_bytes(bytes(free.f_bavail * free.f_frsize))
+    store, counts = FilesStore(Path(root), limit, LAYOUT), Counter()
+    counts[f"squeezed {store.write_full(key_of(0), [block_of(0)])}"] += 1
+    ballast.unlink()
+    counts[f"roomy {store.write_full(key_of(0), [block_of(0)])}"] += 1
+    check(store, 0, counts)
+    print(json.dumps(counts), flush=True)
+    store.close()
+
+
 if __name__ == "__main__":
     verb, root, limit, *rest = sys.argv[1:]
-    {"write": write, "fill": fill}[verb](root, int(limit), *map(int, rest))
+    {"write": write, "fill": fill, "start": start}[verb](root, int(limit), *map(int, rest))

@@ -72,17 +72,27 @@ def test_a_process_killed_at_any_instant_leaves_no_torn_block(tmp_path):
     store.close()
 
 
-def test_a_full_disk_refuses_blocks_and_takes_them_again_when_there_is_room(tmp_path):
-    inside = f"mount -t tmpfs -o size=8m tmpfs {tmp_path} && exec {sys.executable} {WORKER} fill {tmp_path} {ROOMY}"
+def on_a_small_disk(verb, root):
+    """Run the worker on a file system of 8 MiB that only it can see."""
+    inside = f"mount -t tmpfs -o size=8m tmpfs {root} && exec {sys.executable} {WORKER} {verb} {root} {ROOMY}"
     command = ["unshare", "--map-root-user", "--mount", "sh", "-c", inside]
     done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert done.returncode == 0, done.stderr
-    counts = Counter(json.loads(done.stdout))
+    return Counter(json.loads(done.stdout))
+
+
+def test_a_full_disk_refuses_blocks_and_takes_them_again_when_there_is_room(tmp_path):
+    counts = on_a_small_disk("fill", tmp_path)
     assert counts["squeezed full"] == 10
     assert counts["full"] == 1
     assert counts["roomy written"] > 30
     assert counts["read hit"] == counts["roomy written"]
     assert counts["roomy error"] == counts["squeezed error"] == 0
+
+
+def test_a_store_opens_on_a_full_disk(tmp_path):
+    counts = on_a_small_disk("start", tmp_path)
+    assert counts == {"squeezed full": 1, "roomy written": 1, "read hit": 1}
 
 
 def test_blocks_survive_the_processes_that_wrote_them(tmp_path):

@@ -23,6 +23,7 @@ from dualpath_worker.storage.usage import Usage, footprint
 log = logging.getLogger(__name__)
 
 HIGH = 0.95  # of the limit: begin to evict in the background
+CLOSE_S = 5.0
 LOW = 0.85  # of the limit: evict down to this
 
 
@@ -59,10 +60,11 @@ class Evictor:
             self._usage.correct(sum(size for _, size, _ in self._scan()), before)
 
     def close(self) -> None:
-        """Stop the thread, after what it is doing."""
+        """Stop the thread, after what it is doing if that is soon."""
         self._closing = True
         self._woken.set()
-        self._thread.join()
+        # a writer may wait for the lock of a process that has been stopped: not for ever
+        self._thread.join(CLOSE_S)
 
     def _run(self) -> None:
         while True:

@@ -30,6 +30,7 @@ class Places:
         self.evict_lock = root / "evict.lock"
         self.blocks.mkdir(parents=True, exist_ok=True)
         self.scratch.mkdir(exist_ok=True)
+        self.evict_lock.touch()
         self._prefix = str(self.blocks)
         self._numbers = itertools.count()
         self._lock_fd, self._mine = self._own_scratch()

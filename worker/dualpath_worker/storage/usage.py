@@ -1,11 +1,13 @@
 """How many bytes the blocks of a store take, counted by all its processes in one small file.
 
 A process that is killed between its rename and its addition leaves the figure short by one block; every
-scan of the evicting process puts it right.
+scan of the evicting process puts it right. On a medium without room for the figure itself the process counts
+alone.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import struct
@@ -26,13 +28,14 @@ class Usage:
 
     def __init__(self, path: Path) -> None:
         self._fd = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)
+        self._alone = 0  # the figure while the file cannot be written
         self._threads = threading.Lock()  # flock does not know the threads of one process apart
         self.fresh = os.fstat(self._fd).st_size < _FIGURE.size
 
     def bytes(self) -> int:
         """The figure, without waiting for writers: 8 bytes are written at once."""
         data = os.pread(self._fd, _FIGURE.size, 0)
-        return int(_FIGURE.unpack(data)[0]) if len(data) == _FIGURE.size else 0
+        return int(_FIGURE.unpack(data)[0]) if len(data) == _FIGURE.size else self._alone
 
     def add(self, change: int) -> int:
         """Add to the figure (negative: subtract); the new figure."""
@@ -40,7 +43,9 @@ class Usage:
             fcntl.flock(self._fd, fcntl.LOCK_EX)
             try:
                 total = max(0, self.bytes() + change)
-                os.pwrite(self._fd, _FIGURE.pack(total), 0)
+                self._alone = total
+                with contextlib.suppress(OSError):  # a full disk; an existing figure is overwritten in place
+                    os.pwrite(self._fd, _FIGURE.pack(total), 0)
                 return total
             finally:
                 fcntl.flock(self._fd, fcntl.LOCK_UN)
