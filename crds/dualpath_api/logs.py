@@ -1,6 +1,7 @@
 """Logging: one line an event on stderr, as text or as JSON, with the request's id where there is one.
 
-Use `log.info("...", extra={"request": id})`: the id is a field of the JSON line and ends the text line.
+Use `log.info("...", extra={"request": id})`: the id is a field of the JSON line and ends the text line. More
+figures of an event go into `extra={"fields": {...}}`.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ class TextFormatter(logging.Formatter):
         message = record.getMessage().replace("\n", "\\n")
         request = getattr(record, "request", None)
         suffix = f" request={request}" if request else ""
+        suffix += "".join(f" {name}={_quoted(value)}" for name, value in _fields(record).items())
         line = f"{_timestamp(record)} {record.levelname:7} {self._process} {message}{suffix}"
         return line if record.exc_info is None else f"{line}\n{self.formatException(record.exc_info)}"
 
@@ -36,7 +38,7 @@ class JsonFormatter(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         """Everything in one line, tracebacks too."""
-        fields = {
+        fields: dict[str, object] = {
             "time": _timestamp(record),
             "level": record.levelname.lower(),
             "process": self._process,
@@ -45,9 +47,10 @@ class JsonFormatter(logging.Formatter):
         }
         if request := getattr(record, "request", None):
             fields["request"] = request
+        fields = {**_fields(record), **fields}
         if record.exc_info:
             fields["error"] = self.formatException(record.exc_info)
-        return json.dumps(fields)
+        return json.dumps(fields, default=str)
 
 
 def set_up_logging(process: str, form: str, level: int = logging.INFO) -> None:
@@ -55,6 +58,15 @@ def set_up_logging(process: str, form: str, level: int = logging.INFO) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonFormatter(process) if form == "json" else TextFormatter(process))
     logging.basicConfig(level=level, handlers=[handler], force=True)
+
+
+def _fields(record: logging.LogRecord) -> dict[str, object]:
+    return dict(getattr(record, "fields", {}))
+
+
+def _quoted(value: object) -> str:
+    text = str(value)
+    return json.dumps(text) if not text or any(char in text for char in ' "=\n') else text
 
 
 def _timestamp(record: logging.LogRecord) -> str:

@@ -116,7 +116,7 @@ async def test_it_tells_its_port_and_stops_at_once_when_idle(config, tmp_path):
             process.send_signal(signal.SIGTERM)
             assert await asyncio.wait_for(process.wait(), 10) == 0
         log = (await process.stderr.read()).decode()
-        events = [json.loads(line)["event"] for line in log.splitlines()]
+        events = [json.loads(line)["message"] for line in log.splitlines()]
         assert [event for event in events if event in ("listening", "stopping", "stopped")] == [
             "listening",
             "stopping",

@@ -22,8 +22,9 @@ from aiohttp import web
 from dualpath_api.cluster import DualPathCluster
 from dualpath_api.errors import DualPathError, SpecError
 from dualpath_api.loading import load_cluster
+from dualpath_api.logs import set_up_logging
 from dualpath_gateway.app import build_app, stop_serving
-from dualpath_gateway.log import event, set_up_logs
+from dualpath_gateway.log import event
 from dualpath_gateway.settings import Settings, read_settings
 from dualpath_gateway.text.model import TextModel, load_text_model
 
@@ -40,11 +41,16 @@ def main() -> int:
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on")
     parser.add_argument("--port", default=0, type=int, help="port to listen on; 0: any free one")
     parser.add_argument("--log", default="text", choices=("text", "json"), help="style of log lines")
-    parser.add_argument("--log-level", default="INFO", help="DEBUG, INFO, WARNING or ERROR")
+    parser.add_argument(
+        "--log-level",
+        default="INFO",
+        choices=("DEBUG", "INFO", "WARNING", "ERROR"),
+        help="the least level that is logged",
+    )
     parser.add_argument("--ready-file", type=Path, help="written when listening")
     parser.add_argument("--ready-fd", type=int, help="file descriptor that gets the ready line")
     arguments = parser.parse_args()
-    set_up_logs(arguments.log, arguments.log_level)
+    set_up_logging("gateway", arguments.log, logging.getLevelNamesMapping()[arguments.log_level])
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     try:
         settings = read_settings(os.environ)
