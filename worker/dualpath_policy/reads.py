@@ -18,6 +18,20 @@ from dualpath_api.wire import ReadMode, Role
 _OTHER = {Role.PREFILL: Role.DECODE, Role.DECODE: Role.PREFILL}
 
 
+def first_grant(blocks: int, mode: ReadMode, decode_min: int, decode_max: int | None, most: int) -> int:
+    """How many blocks, from the back, the decode side may read before it has asked: both sides know it.
+
+    So a decode engine starts with its assignment instead of a message later, and a split is one even when
+    reading is faster than asking. At most half of what is split, and `most`.
+    """
+    if mode is ReadMode.PREFILL:
+        return 0
+    if mode is ReadMode.DECODE:
+        return min(blocks, most)
+    high = blocks if decode_max is None else decode_max
+    return min(max(decode_min, -(-blocks // 2)), high, most)
+
+
 class ReadList:
     """Which hit blocks of one request are waiting, being read, read, or lost. Blocks are 0 .. blocks - 1."""
 

@@ -20,6 +20,7 @@ import numpy.typing as npt
 from dualpath_api import wire
 from dualpath_api.errors import DualPathError
 from dualpath_api.keys import KvLayout
+from dualpath_policy.reads import first_grant
 from dualpath_worker.blocks import BlockPool
 from dualpath_worker.engine.attempts import A, Attempts
 from dualpath_worker.link import SchedulerLink
@@ -240,6 +241,11 @@ class Engine(ABC, Generic[A]):
         """The role's part of a report: seq_e, tok_e, read_q."""
 
     # ------------------------------------------------------------ storage and transfers
+
+    def first_grant(self, assign: wire.Assign) -> int:
+        """Blocks from the back of the hit that the decode side reads without asking; alike on both sides."""
+        most = READS_OUTSTANDING * self.read_batch
+        return first_grant(assign.hit_blocks, assign.mode, assign.decode_min, assign.decode_max, most)
 
     async def read(self, attempt: A, blocks: Sequence[int]) -> ReadOutcome:
         """Read hit blocks from storage into the attempt's slots.

@@ -19,7 +19,7 @@ from functools import partial
 from dualpath_api import wire
 from dualpath_api.wire import ReadMode, Role
 from dualpath_worker.engine.attempts import Attempt, Name
-from dualpath_worker.engine.base import PEER_DEADLINE_S, READS_OUTSTANDING, Engine, Parts
+from dualpath_worker.engine.base import PEER_DEADLINE_S, Engine, Parts
 from dualpath_worker.engine.generation import (
     BlockComplete,
     Ended,
@@ -52,7 +52,10 @@ class Phase(IntEnum):
 class DecodeAttempt(Attempt):
     """One attempt at the decode engine."""
 
-    at_hand: set[int] = field(default_factory=set)  # hit blocks that this side has read
+    taken: set[int] = field(default_factory=set)  # hit blocks that this side reads or has read
+    at_hand: set[int] = field(default_factory=set)  # those that it has read
+    met: bool = False  # the prefill engine works on this attempt too
+    untold: list[wire.Have] = field(default_factory=list)  # until it does
     batches: dict[int, LayersOf] = field(default_factory=dict)
     last_seen: bool = False  # the plan of the last chunk is here
     hit_blocks: int = 0
@@ -93,13 +96,23 @@ class DecodeEngine(Engine[DecodeAttempt]):
         return DecodeAttempt(assign=message, slots=slots)
 
     def begin(self, attempt: DecodeAttempt) -> None:
-        """Ask the prefill engine, which owns the list of hit blocks, for some to read."""
-        if attempt.assign.mode is not ReadMode.PREFILL and attempt.assign.hit_blocks:
-            for _ in range(READS_OUTSTANDING):
-                self._want(attempt)
+        """Read what is granted without asking; each batch that is done asks for another one."""
+        hit = attempt.assign.hit_blocks
+        granted = range(hit - 1, hit - 1 - self.first_grant(attempt.assign), -1)
+        for start in range(0, len(granted), self.read_batch):
+            self._take_blocks(attempt, granted[start : start + self.read_batch])
 
-    def _want(self, attempt: DecodeAttempt) -> None:
-        self.notify(attempt.peer, wire.Want(request=attempt.name[0], attempt=attempt.name[1]))
+    def _granted(self, attempt: DecodeAttempt, blocks: Sequence[int]) -> None:
+        attempt.met = True
+        untold, attempt.untold = attempt.untold, []
+        for have in untold:
+            self._tell(attempt, have)
+        if fresh := [block for block in blocks if block not in attempt.taken]:
+            self._take_blocks(attempt, fresh)
+
+    def _take_blocks(self, attempt: DecodeAttempt, blocks: Sequence[int]) -> None:
+        attempt.taken.update(blocks)
+        self.spawn(self._read(attempt, blocks))
 
     async def _read(self, attempt: DecodeAttempt, blocks: Sequence[int]) -> None:
         outcome = await self.read(attempt, blocks)
@@ -111,9 +124,7 @@ class DecodeEngine(Engine[DecodeAttempt]):
             return
         ok = [blocks[place] for place in outcome.ok]
         attempt.at_hand.update(ok)
-        self.attempts.share(attempt)
-        self.notify(
-            attempt.peer,
+        attempt.untold.append(
             wire.Have(
                 request=attempt.name[0],
                 attempt=attempt.name[1],
@@ -121,11 +132,18 @@ class DecodeEngine(Engine[DecodeAttempt]):
                 failed=tuple(blocks[place] for place in outcome.failed),
                 late=tuple(late),
                 bytes_read=outcome.bytes,
-            ),
+            )
         )
-        if not late:
-            self._want(attempt)
+        if attempt.met:
+            self._granted(attempt, ())
         self.changed()
+
+    def _tell(self, attempt: DecodeAttempt, have: wire.Have) -> None:
+        """Say what has been read, and ask for more; the prefill engine may pull from our slots now."""
+        self.attempts.share(attempt)
+        self.notify(attempt.peer, have)
+        if not have.late:
+            self.notify(attempt.peer, wire.Want(request=attempt.name[0], attempt=attempt.name[1]))
 
     # ------------------------------------------------------------ pulling
 
@@ -137,7 +155,7 @@ class DecodeEngine(Engine[DecodeAttempt]):
         attempt = self.attempts.get(message.request, message.attempt)
         match message:
             case wire.Grant() if attempt:
-                self.spawn(self._read(attempt, message.blocks))
+                self._granted(attempt, message.blocks)
             case wire.Plan() if attempt:
                 self._plan(attempt, message)
             case wire.Plan():

@@ -36,8 +36,6 @@ from dualpath_worker.transfer.results import Outcome, TransferResult
 
 log = logging.getLogger(__name__)
 
-EARLY_WANTS = 1024
-
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class PrefillAttempt(Attempt):
@@ -55,6 +53,11 @@ class PrefillAttempt(Attempt):
     last_planned: bool = False  # the decode engine knows all blocks that it is to pull
     peer_done: bool = False  # it has pulled them
     finished: bool = False  # first tokens are drawn
+
+    @property
+    def id(self) -> str:
+        """Its name in the batches: an attempt may still be here when the next one of its request comes."""
+        return f"{self.name[0]}/{self.name[1]}"
 
 
 class PrefillEngine(Engine[PrefillAttempt]):
@@ -78,7 +81,6 @@ class PrefillEngine(Engine[PrefillAttempt]):
         self._max_tokens = max_tokens
         self._compute = ThreadPoolExecutor(1, thread_name_prefix="compute")
         self._ready: dict[str, PrefillAttempt] = {}
-        self._early_wants: dict[tuple[str, int], int] = {}
         self._work = asyncio.Event()
         self._batches = count(1)
 
@@ -90,9 +92,14 @@ class PrefillEngine(Engine[PrefillAttempt]):
         return PrefillAttempt(assign=message, slots=slots, reads=reads)
 
     def begin(self, attempt: PrefillAttempt) -> None:
-        """Start reading; the decode side may have asked already."""
-        attempt.wants = self._early_wants.pop(attempt.name, 0)
+        """Start reading. The decode side knows its first grant; this one tells it that we are here."""
+        if first := self.first_grant(attempt.assign):
+            self._grant(attempt, attempt.reads.take(Role.DECODE, first))
         self._advance(attempt)
+
+    def _grant(self, attempt: PrefillAttempt, blocks: tuple[int, ...]) -> None:
+        self.notify(attempt.peer, wire.Grant(request=attempt.name[0], attempt=attempt.name[1], blocks=blocks))
+        self._loop.call_later(PEER_DEADLINE_S, self._grant_overdue, attempt, blocks)
 
     def _advance(self, attempt: PrefillAttempt) -> None:
         """Hand out blocks to whoever can read now; settle when nothing is open."""
@@ -100,10 +107,7 @@ class PrefillEngine(Engine[PrefillAttempt]):
             return
         while attempt.wants and (blocks := attempt.reads.take(Role.DECODE, self.read_batch)):
             attempt.wants -= 1
-            self.notify(
-                attempt.peer, wire.Grant(request=attempt.name[0], attempt=attempt.name[1], blocks=blocks)
-            )
-            self._loop.call_later(PEER_DEADLINE_S, self._grant_overdue, attempt, blocks)
+            self._grant(attempt, blocks)
         while attempt.reading < READS_OUTSTANDING:
             blocks = attempt.reads.take(Role.PREFILL, self.read_batch)
             if not blocks:
@@ -134,13 +138,8 @@ class PrefillEngine(Engine[PrefillAttempt]):
         """Wants, Haves and Releases of decode engines."""
         if isinstance(message, wire.Ready):
             return
-        name = (message.request, message.attempt)
-        attempt = self.attempts.get(*name)
+        attempt = self.attempts.get(message.request, message.attempt)
         match message:
-            case wire.Want() if attempt is None:
-                if len(self._early_wants) >= EARLY_WANTS:
-                    self._early_wants.pop(next(iter(self._early_wants)))
-                self._early_wants[name] = self._early_wants.get(name, 0) + 1
             case wire.Want() if attempt:
                 attempt.wants += 1
                 self._advance(attempt)
@@ -201,7 +200,7 @@ class PrefillEngine(Engine[PrefillAttempt]):
         else:
             attempt.arrivals.advance(self.layout.layers)
             self.attempts.all_pulled(attempt)
-        self._ready[attempt.name[0]] = attempt
+        self._ready[attempt.id] = attempt
         self._work.set()
         self.changed()
 
@@ -327,7 +326,7 @@ class PrefillEngine(Engine[PrefillAttempt]):
             attempt.computed = end
             attempt.sent_blocks = end // self.layout.block_tokens
             if end == attempt.length:
-                self._unready(attempt)
+                self._ready.pop(attempt.id, None)
                 drawn += await asyncio.to_thread(first_tokens, attempt.assign, logits[index])
                 attempt.finished = True
         if drawn:
@@ -342,12 +341,7 @@ class PrefillEngine(Engine[PrefillAttempt]):
     def forget(self, attempt: PrefillAttempt, reason: str) -> None:
         """Wake whoever waits for its layers."""
         attempt.arrivals.lose(reason)
-        self._unready(attempt)
-
-    def _unready(self, attempt: PrefillAttempt) -> None:
-        """Not to be computed any more; a later attempt of the same request may be."""
-        if self._ready.get(attempt.name[0]) is attempt:
-            del self._ready[attempt.name[0]]
+        self._ready.pop(attempt.id, None)
 
     async def close(self) -> None:
         """Stop computing."""
