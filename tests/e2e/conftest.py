@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -33,6 +34,7 @@ def reference() -> Reference:
     from transformers import AutoModelForCausalLM
 
     torch.set_num_threads(1)
+    one_at_a_time = threading.Lock()  # loading is not thread-safe, and there are two cores
 
     @lru_cache(maxsize=8)
     def load(checkpoint: Path) -> object:
@@ -40,15 +42,16 @@ def reference() -> Reference:
 
     def generate(checkpoint: Path, prompt: Sequence[int], count: int) -> list[int]:
         tokens = torch.tensor([list(prompt)])
-        output = load(checkpoint).generate(
-            tokens,
-            attention_mask=torch.ones_like(tokens),
-            do_sample=False,
-            min_new_tokens=count,
-            max_new_tokens=count,
-            eos_token_id=None,
-            pad_token_id=0,
-        )
+        with one_at_a_time:
+            output = load(checkpoint).generate(
+                tokens,
+                attention_mask=torch.ones_like(tokens),
+                do_sample=False,
+                min_new_tokens=count,
+                max_new_tokens=count,
+                eos_token_id=None,
+                pad_token_id=0,
+            )
         return output[0, len(prompt) :].tolist()
 
     return generate

@@ -73,7 +73,7 @@ def test_a_killed_engine_costs_no_token(fragile: Embedded, reference: object, ro
 def serving_on(cluster: Embedded, engine: str) -> bool:
     """Whether an engine has unfinished requests."""
     report = call(cluster.url("/control/v1/report"))
-    return any(one["engine"] == engine and one["requests"] > 0 for one in report["engines"])
+    return any(one["id"] == engine and one["inFlight"] > 0 for one in report["engines"])
 
 
 def test_a_killed_gateway_comes_back_with_all_engines(fragile: Embedded, reference: object) -> None:

@@ -67,12 +67,17 @@ async def serve(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     model = await asyncio.to_thread(load, settings)
-    engine, link, background = await build(settings, model)
+    engine, link, background, url = await build(settings, model)
     tasks = [asyncio.create_task(work) for work in background]
-    await link.registered.wait()
-    log.info("registered with the scheduler at %s", settings.scheduler)
     stopping = asyncio.create_task(stop.wait())
-    await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
+    registered = asyncio.create_task(link.registered.wait())
+    await asyncio.wait([registered, stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
+    if registered.done():
+        log.info("registered with the scheduler at %s", settings.scheduler)
+        if settings.ready_file:
+            await asyncio.to_thread(write_ready, settings.ready_file, url)
+        await asyncio.wait([stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
+    registered.cancel()
     log.info("stopping")
     for task in tasks:
         if task.done() and (error := task.exception()):
@@ -91,7 +96,7 @@ def load(settings: Settings) -> Model:
 Background = list[Coroutine[Any, Any, None]]
 
 
-async def build(settings: Settings, model: Model) -> tuple[AnyEngine, SchedulerLink, Background]:
+async def build(settings: Settings, model: Model) -> tuple[AnyEngine, SchedulerLink, Background, str]:
     """All objects of the process, wired."""
     layout = await asyncio.to_thread(model.layout, settings.spec.kv.block_tokens)
     slots = settings.buffer_bytes // layout.full_block_bytes
@@ -161,9 +166,7 @@ async def build(settings: Settings, model: Model) -> tuple[AnyEngine, SchedulerL
         generation = Generation(model, pool, layout, pages, metrics)
         engine = DecodeEngine(parts, generation, WriteQueue(store, parts.reads))
     background.append(engine.report_forever())
-    if settings.ready_file:
-        await asyncio.to_thread(write_ready, settings.ready_file, served.url)
-    return engine, link, background
+    return engine, link, background, served.url
 
 
 def write_ready(path: Path, url: str) -> None:

@@ -66,11 +66,11 @@ class SchedulerLink:
         self._out = asyncio.Queue()
         self.send(self._register())
         writer = asyncio.create_task(self._write(socket, self._out))
-        self.registered.set()
         try:
             async for frame in socket:
                 if frame.type is not aiohttp.WSMsgType.BINARY:
                     continue
+                self.registered.set()  # the scheduler answers a registration with what it wants
                 try:
                     self._on_message(wire.decode_to_engine(frame.data))
                 except msgspec.DecodeError as error:

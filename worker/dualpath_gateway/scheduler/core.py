@@ -133,8 +133,7 @@ class Scheduler:
             self.engine_lost(register.engine, "it registered again", now)
         engine = world.engines.add(register, now)
         world.note("engine up", engine=engine.name, role=engine.role.value, incarnation=register.incarnation)
-        if not engine.accept_new or not engine.serve_reads:
-            self._tell_drain(engine)
+        self._tell_drain(engine)  # also says that it is registered
         for request, attempt in register.held:  # nothing of a lost connection goes on here
             world.send(engine.name, AbortMessage(request=request, attempt=attempt))
         placing.pump(world, now)
