@@ -7,23 +7,18 @@ window w only the last w tokens are seen.
 On a GPU: split-KV (flash decoding). One kernel gives each (request, KV head, split of the pages) a partial
 softmax, a second one merges the splits by their log-sum-exp.
 
-On a CPU: pages that follow each other in the pool are one strided view; each such run is one batched matmul
-per side, without a copy. Measured (float32, 12/4/64 heads, 8 x 4096 tokens, one thread, KV bytes per second;
-a plain sum reads 22 GB/s): bmm on views 5.4 GB/s, torch SDPA on views 4.6 (group as queries) and 4.6
-(enable_gqa), SDPA on gathered pages 5.0, one matmul with a block-diagonal q 4.9, transposed products 3.5 to
-3.9.
+On a CPU nothing is gathered; see paged_decode_cpu.py.
 """
 
 from __future__ import annotations
 
 import os
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 
 from dualpath_kernels.dispatch import LazyKernel, power_of_two, require, require_shape, use_triton
+from dualpath_kernels.paged_decode_cpu import decode_on_cpu
 
 if TYPE_CHECKING:
     import triton.language as tl
@@ -96,76 +91,7 @@ def paged_decode_attention(
         return _decode_triton(*arguments)
     if q_BQD.is_cuda:
         return paged_decode_attention_reference(*arguments)
-    return _decode_cpu(*arguments)
-
-
-def _decode_cpu(
-    q_BQD: Tensor,
-    pool_PT2KD: Tensor,
-    page_table_BN: Tensor,
-    lengths_B: Tensor,
-    scale: float,
-    window: int | None,
-) -> Tensor:
-    """Batched matmuls over views of runs of consecutive pages; one softmax over all runs of a request."""
-    batch, heads, size = q_BQD.shape
-    kv_heads = pool_PT2KD.shape[3]
-    out = torch.empty((batch, heads, size), dtype=q_BQD.dtype)
-    out_BKGD = out.view(batch, kv_heads, heads // kv_heads, size)
-    q_BKGD = (q_BQD * scale).view(out_BKGD.shape)
-    rows = pool_PT2KD.view(-1, 2, kv_heads, size)
-    page_tokens = pool_PT2KD.shape[1]
-    table = page_table_BN.numpy()
-    for index, length in enumerate(lengths_B.tolist()):
-        begin = max(0, length - window) if window else 0
-        runs = _runs(table[index], begin, length, page_tokens)
-        if not runs:
-            out[index].zero_()
-        elif q_BQD.dtype == torch.float32:
-            _attend_runs(q_BKGD[index], rows, runs, out_BKGD[index])
-        else:
-            # Half-precision matmuls on strided views are several times slower than a conversion first.
-            wide = torch.cat([rows[first:last] for first, last in runs]).float()
-            result = torch.empty(out_BKGD.shape[1:])
-            _attend_runs(q_BKGD[index].float(), wide, [(0, len(wide))], result)
-            out_BKGD[index] = result
-    return out
-
-
-def _attend_runs(q_KGD: Tensor, rows_R2KD: Tensor, runs: list[tuple[int, int]], out_KGD: Tensor) -> None:
-    """Softmax attention over the rows of all runs; the query is scaled already."""
-    keys = rows_R2KD[:, 0].permute(1, 2, 0)
-    values = rows_R2KD[:, 1].transpose(0, 1)
-    if len(runs) == 1:
-        first, last = runs[0]
-        weights = torch.softmax(torch.bmm(q_KGD, keys[:, :, first:last]), dim=-1)
-        torch.bmm(weights, values[:, first:last], out=out_KGD)
-        return
-    weights = torch.softmax(torch.cat([torch.bmm(q_KGD, keys[:, :, a:b]) for a, b in runs], dim=-1), dim=-1)
-    out_KGD.zero_()
-    place = 0
-    for first, last in runs:
-        part = weights[:, :, place : place + last - first]
-        out_KGD.baddbmm_(part, values[:, first:last])
-        place += last - first
-
-
-def _runs(pages: np.ndarray, begin: int, end: int, page_tokens: int) -> list[tuple[int, int]]:
-    """Row ranges [first, last) of the pool that hold tokens [begin, end), neighbours joined.
-
-    Example: pages [4, 5, 9], 64 tokens a page, tokens [10, 150) -> [(266, 384), (576, 598)].
-    """
-    if end <= begin:
-        return []
-    used = pages[begin // page_tokens : -(-end // page_tokens)]
-    cuts = [0, *(np.flatnonzero(np.diff(used) != 1) + 1).tolist(), len(used)]
-    starts = [int(page) * page_tokens for page in used[cuts[:-1]]]
-    runs = [
-        (start, start + (b - a) * page_tokens) for start, (a, b) in zip(starts, pairwise(cuts), strict=True)
-    ]
-    runs[0] = (runs[0][0] + begin % page_tokens, runs[0][1])
-    runs[-1] = (runs[-1][0], runs[-1][1] - (-end % page_tokens))
-    return runs
+    return decode_on_cpu(*arguments)
 
 
 def _decode_triton(

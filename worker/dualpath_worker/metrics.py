@@ -2,17 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from dualpath_api.wire import Nic
+from dualpath_worker.storage.base import StoreStats
 
 STEP_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 
 METRICS: Final[tuple[tuple[str, str, str, tuple[str, ...]], ...]] = (
     ("counter", "dualpath_path_read_bytes", "KV bytes read from storage by this side.", ("path",)),
-    ("counter", "dualpath_storage_errors", "Storage calls that failed, by kind.", ("kind",)),
+    (
+        "counter",
+        "dualpath_storage_errors",
+        "Blocks that storage did not give or take, by kind: corrupt, read, write, full (no room), match.",
+        ("kind",),
+    ),
     ("counter", "dualpath_storage_written_bytes", "KV bytes written to storage.", ()),
+    ("counter", "dualpath_storage_evicted_bytes", "KV bytes that this process evicted from storage.", ()),
     ("counter", "dualpath_storage_dropped_blocks", "Blocks dropped from a full write queue.", ()),
+    ("gauge", "dualpath_storage_used_bytes", "Bytes of the whole store.", ()),
+    ("gauge", "dualpath_storage_limit_bytes", "Bytes that the store may take.", ()),
     ("counter", "dualpath_transfer_errors", "Transfers between engines that did not succeed.", ("kind",)),
     ("counter", "dualpath_transfer_bytes", "KV bytes pulled from other engines.", ("role",)),
     ("gauge", "dualpath_kv_blocks_used", "Blocks or pages held by live requests.", ("pool",)),
@@ -33,15 +45,11 @@ class Metrics:
         self.registry = CollectorRegistry()
         made = {name: self._make(kind, name, text, labels) for kind, name, text, labels in METRICS}
         self._made = made
+        self._counted: dict[tuple[str, ...], float] = {}
         self.path_read_bytes = self._counter("dualpath_path_read_bytes")
         self.storage_errors = self._counter("dualpath_storage_errors")
-        self.written_bytes = self._counter("dualpath_storage_written_bytes")
-        self.dropped_blocks = self._counter("dualpath_storage_dropped_blocks")
         self.transfer_errors = self._counter("dualpath_transfer_errors")
         self.transfer_bytes = self._counter("dualpath_transfer_bytes")
-        self.nic_bytes = self._counter("dualpath_nic_bytes")
-        self.nic_link = self._gauge("dualpath_nic_link_bytes_per_second")
-        self.nic_utilization = self._gauge("dualpath_nic_utilization_ratio")
         self.step_seconds = self._histogram("dualpath_engine_step_seconds")
         self.batch_size = self._histogram("dualpath_decode_batch_size")
 
@@ -50,6 +58,43 @@ class Metrics:
         self._gauge("dualpath_kv_blocks_used").labels(pool).set(used)
         self._gauge("dualpath_kv_blocks_quarantined").labels(pool).set(quarantined)
         self._gauge("dualpath_kv_blocks_total").labels(pool).set(total)
+
+    def storage(self, stats: StoreStats) -> None:
+        """What the store has counted since start."""
+        for kind, total in {
+            "corrupt": stats.corrupt_blocks,
+            "read": stats.read_errors,
+            "write": stats.write_errors,
+            "full": stats.refused_blocks,
+        }.items():
+            self._up_to("dualpath_storage_errors", total, kind)
+        self._up_to("dualpath_storage_written_bytes", stats.written_bytes)
+        self._up_to("dualpath_storage_evicted_bytes", stats.evicted_bytes)
+        self._gauge("dualpath_storage_used_bytes").set(stats.used_bytes)
+        self._gauge("dualpath_storage_limit_bytes").set(stats.limit_bytes)
+
+    def dropped_blocks(self, total: int) -> None:
+        """Blocks that the write queue has dropped since start."""
+        self._up_to("dualpath_storage_dropped_blocks", total)
+
+    def nics(self, sample: Sequence[Nic]) -> None:
+        """The newest sample of the NICs; a counter that went backwards counts from there."""
+        for nic in sample:
+            self._up_to("dualpath_nic_bytes", nic.rx_bytes, nic.name, nic.role, "rx")
+            self._up_to("dualpath_nic_bytes", nic.tx_bytes, nic.name, nic.role, "tx")
+            link = nic.link_bytes_per_s
+            self._gauge("dualpath_nic_link_bytes_per_second").labels(nic.name, nic.role).set(link)
+            if link:
+                busy = max(nic.rx_bytes_per_s, nic.tx_bytes_per_s) / link
+                self._gauge("dualpath_nic_utilization_ratio").labels(nic.name, nic.role).set(busy)
+
+    def _up_to(self, name: str, total: float, *labels: str) -> None:
+        """Bring a counter to a total that somebody else keeps."""
+        key = (name, *labels)
+        before = self._counted.get(key, 0.0)
+        counter = self._counter(name).labels(*labels) if labels else self._counter(name)
+        counter.inc(total - before if total >= before else total)
+        self._counted[key] = total
 
     def _make(self, kind: str, name: str, text: str, labels: tuple[str, ...]) -> Counter | Gauge | Histogram:
         if kind == "counter":

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from dualpath_kernels import paged_decode_attention
 from dualpath_kernels.paged_decode_attention import (
     _decode_triton,
-    _runs,
     paged_decode_attention_reference,
 )
+from dualpath_kernels.paged_decode_cpu import find_runs
 
 TOLERANCE = {torch.float32: 2e-6, torch.bfloat16: 2e-2}
 
@@ -81,11 +81,29 @@ def test_runs_list_every_token_once_in_order(pages, data, page):
     end = data.draw(st.integers(0, len(pages) * page))
     begin = data.draw(st.integers(0, end))
     table = torch.tensor([*pages, 99], dtype=torch.int32).numpy()
-    runs = _runs(table, begin, end, page)
+    runs = find_runs(table, begin, end, page)
     rows = [row for first, last in runs for row in range(first, last)]
     assert rows == [pages[token // page] * page + token % page for token in range(begin, end)]
     for (_, last), (first, _) in pairwise(runs):
         assert last != first
+
+
+def test_many_requests_are_split_into_waves(monkeypatch):
+    import dualpath_kernels.paged_decode_cpu as module
+
+    monkeypatch.setattr(module, "_WAVE", 1000)
+    arguments = make([100, 0, 1, 300, 20, 0], 4, 2, 16, torch.float32)
+    check(paged_decode_attention(*arguments), arguments, None, torch.float32)
+
+
+def test_a_page_table_changed_in_place_is_seen():
+    """What is remembered between the layers of a step goes by contents, not by identity."""
+    q, pool, table, lengths, scale = arguments = make([100, 65], 4, 2, 16, torch.float32)
+    paged_decode_attention(*arguments)
+    table[0, :2] = table[0, :2].flip(0)
+    check(paged_decode_attention(*arguments), arguments, None, torch.float32)
+    lengths += 1
+    check(paged_decode_attention(*arguments), arguments, None, torch.float32)
 
 
 def test_no_requests():

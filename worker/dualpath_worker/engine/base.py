@@ -322,6 +322,9 @@ class Engine(ABC, Generic[A]):
     def measure(self) -> None:
         """Bring the gauges up to date."""
         self.metrics.pool("buffer", self.pool.used, self.pool.quarantined, self.pool.total)
+        self.metrics.storage(self.parts.store.stats())
+        if self.parts.nics:
+            self.metrics.nics(self.parts.nics.latest)
 
     async def close(self) -> None:
         """Stop the threads, after what is still worth doing."""

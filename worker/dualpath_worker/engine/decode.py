@@ -359,6 +359,7 @@ class DecodeEngine(Engine[DecodeAttempt]):
     def measure(self) -> None:
         """The cache's gauges too."""
         super().measure()
+        self.metrics.dropped_blocks(self._writes.dropped)
         self.metrics.pool("cache", self._generation.used_pages, 0, self._generation.pages)
 
     async def close(self) -> None:
