@@ -98,7 +98,7 @@ def test_many_requests_are_split_into_waves(monkeypatch):
 
 def test_a_page_table_changed_in_place_is_seen():
     """What is remembered between the layers of a step goes by contents, not by identity."""
-    q, pool, table, lengths, scale = arguments = make([100, 65], 4, 2, 16, torch.float32)
+    _, _, table, lengths, _ = arguments = make([100, 65], 4, 2, 16, torch.float32)
     paged_decode_attention(*arguments)
     table[0, :2] = table[0, :2].flip(0)
     check(paged_decode_attention(*arguments), arguments, None, torch.float32)
