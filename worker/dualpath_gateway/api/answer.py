@@ -1,7 +1,8 @@
 """From drawn tokens to what a choice shows: text, token ids and log-probabilities that belong together.
 
-A token is shown together with its text; tokens that only hold parts of a stop string are not shown. The
-end-of-sequence token has neither text nor id here.
+A token is shown at once, its text as soon as it is whole characters. With stop strings a token is shown together
+with its text, so that tokens which only hold parts of a stop string are not. The end-of-sequence token has
+neither text nor id here.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ class ChoiceText:
     def __init__(self, vocabulary: Vocabulary, stops: Sequence[str]) -> None:
         self._stream = vocabulary.stream()
         self._stops = StopFinder(stops)
+        self._at_once = not stops
         self._waiting: list[tuple[int, Drawn]] = []  # (offset, token) whose text is not shown yet
         self._decoded = 0
         self._shown = 0
@@ -67,7 +69,7 @@ class ChoiceText:
             shown += self._stops.finish()
         self._shown += len(shown)
         piece = Piece(text=shown, finish=finish)
-        self._release(piece, everything=finish is not None and not stopped)
+        self._release(piece, everything=self._at_once or (finish is not None and not stopped))
         self.finished = finish is not None
         return piece
 
