@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 from checkpoints import cached_checkpoint
+from openai import AsyncOpenAI, OpenAI
 from specs import write_spec
+from transformers_side import TransformersSide
 
 from dualpath_cli.embedded import Embedded, embedded
 
@@ -21,6 +24,26 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedded]:
     spec = write_spec(tmp_path_factory.mktemp("shared"), cached_checkpoint("qwen3"))
     with embedded(spec) as running:
         yield running
+
+
+@pytest.fixture
+def openai(cluster: Embedded) -> Iterator[OpenAI]:
+    """The official client of the shared cluster."""
+    with OpenAI(base_url=cluster.openai, api_key="none", max_retries=0, timeout=120) as client:
+        yield client
+
+
+@pytest_asyncio.fixture
+async def openai_async(cluster: Embedded) -> AsyncIterator[AsyncOpenAI]:
+    """The official client of the shared cluster, for many requests at once."""
+    async with AsyncOpenAI(base_url=cluster.openai, api_key="none", max_retries=0, timeout=120) as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def theirs() -> TransformersSide:
+    """The shared cluster's checkpoint in transformers."""
+    return TransformersSide(cached_checkpoint("qwen3"))
 
 
 Reference = Callable[[Path, Sequence[int], int], list[int]]
