@@ -4,8 +4,11 @@ Each segment is one request: its queries are rows [q_start, q_start + q_len) of 
 [kv_start, kv_start + kv_len) of the ring, the queries' own rows last. Query i sees the segment's KV
 positions up to kv_len - q_len + i; with a window w only the last w of these.
 
-Decision 2 of the kernel notes: the KV of one layer is contiguous, so torch's own fused attention runs on
-strided views of it. Queries go in chunks, because a bottom-right causal mask is an explicit tensor.
+The KV of one layer is contiguous, so torch's own fused attention runs on strided views of it. On a CPU the
+part that all queries see is computed without a mask, heads of a group as further queries, and merged with the
+causal part by log-sum-exp: 256 queries over 4096 + 256 rows (12/4/64 heads, float32, one thread) take 80 ms,
+with one bottom-right mask 143 ms, with batched matmuls 208 ms. Elsewhere, and with a window, queries go in
+chunks, because that mask is an explicit tensor.
 """
 
 from __future__ import annotations
@@ -94,12 +97,39 @@ def prefill_attention(
     out = torch.empty_like(q_TQD, memory_format=torch.contiguous_format)
     if covered < tokens:
         out.zero_()
-    for segment in segments:
-        _attend(q_TQD, kv_rows_R2KD, Segment(*segment), scale, window, out)
+    for segment in map(Segment._make, segments):
+        past = segment.kv_len - segment.q_len
+        if q_TQD.is_cpu and window is None and past and segment.q_len > 1:
+            _attend_merged(q_TQD, kv_rows_R2KD, segment, scale, out)
+        else:
+            _attend_masked(q_TQD, kv_rows_R2KD, segment, scale, window, out)
     return out
 
 
-def _attend(
+def _attend_merged(
+    q_TQD: Tensor, kv_rows_R2KD: Tensor, segment: Segment, scale: float, out_TQD: Tensor
+) -> None:
+    """One segment on a CPU: all earlier rows without a mask, its own rows causally, merged."""
+    q_start, q_len, kv_start, kv_len = segment
+    heads, size = q_TQD.shape[1:]
+    kv_heads = kv_rows_R2KD.shape[2]
+    groups = heads // kv_heads
+    fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    q_SQD = q_TQD[q_start : q_start + q_len]
+    rows = kv_rows_R2KD[kv_start : kv_start + kv_len]
+    k, v = (rows[: kv_len - q_len, side].transpose(0, 1)[None] for side in (0, 1))
+    grouped = q_SQD.view(q_len, kv_heads, groups, size).permute(1, 2, 0, 3).reshape(1, kv_heads, -1, size)
+    earlier, earlier_lse = fused(grouped, k, v, 0.0, False, scale=scale)
+    k, v = (
+        rows[kv_len - q_len :, side].repeat_interleave(groups, dim=1).transpose(0, 1)[None] for side in (0, 1)
+    )
+    own, own_lse = fused(q_SQD.transpose(0, 1)[None], k, v, 0.0, True, scale=scale)
+    share = torch.sigmoid(earlier_lse.reshape(heads, q_len) - own_lse.reshape(heads, q_len))[..., None]
+    merged = torch.lerp(own[0].float(), earlier.reshape(heads, q_len, size).float(), share)
+    out_TQD[q_start : q_start + q_len] = merged.transpose(0, 1)
+
+
+def _attend_masked(
     q_TQD: Tensor, kv_rows_R2KD: Tensor, segment: Segment, scale: float, window: int | None, out_TQD: Tensor
 ) -> None:
     """One segment, its queries in chunks; a chunk reads only the keys that one of its queries sees."""
