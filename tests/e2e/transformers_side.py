@@ -58,3 +58,17 @@ class TransformersSide:
             **options,
         )
         return list(output[0, len(prompt) :].tolist())
+
+    def kept(
+        self, logits: Any, temperature: float, top_k: int = 0, top_p: float = 1.0, min_p: float = 0.0
+    ) -> list[set[int]]:
+        """The ids of each row of [N, V] that the logits warpers of transformers leave, in their order."""
+        from transformers.generation import logits_process as warpers
+
+        chain = [warpers.TemperatureLogitsWarper(temperature)]
+        chain += [warpers.TopKLogitsWarper(top_k)] if top_k else []
+        chain += [warpers.TopPLogitsWarper(top_p)] if top_p < 1 else []
+        chain += [warpers.MinPLogitsWarper(min_p)] if min_p else []
+        for warper in chain:
+            logits = warper(None, logits)
+        return [set(row.isfinite().nonzero().flatten().tolist()) for row in logits]
