@@ -141,7 +141,7 @@ def _rope_store_float32(
 
 def _rotate(x_TND: Tensor, cos_T1C: Tensor, sin_T1C: Tensor, half: int) -> Tensor:
     first, second = x_TND[..., :half], x_TND[..., half:]
-    out = torch.empty(x_TND.shape, dtype=x_TND.dtype)
+    out = torch.empty(x_TND.shape, dtype=x_TND.dtype, device=x_TND.device)
     low, high = out[..., :half], out[..., half:]
     torch.mul(first, cos_T1C, out=low).addcmul_(second, sin_T1C, value=-1)
     torch.mul(second, cos_T1C, out=high).addcmul_(first, sin_T1C)
