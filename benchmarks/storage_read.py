@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import hashlib
+import json
 import os
 import statistics
 import sys
@@ -37,6 +38,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=28)
     parser.add_argument("--layer-kib", type=int, default=64)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--json", action="store_true", help="print GB/s of each way as JSON")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.directory) as scratch:
         measure(Path(scratch), options)
@@ -86,6 +88,10 @@ def measure(root: Path, options: argparse.Namespace) -> None:
             way()
             seconds[name].append(time.perf_counter() - began)
     size = options.blocks * layout.full_block_bytes
+    if options.json:
+        speeds = {name: size / statistics.median(values[1:]) / 1e9 for name, values in seconds.items()}
+        print(json.dumps(speeds))  # noqa: T201
+        return
     base = [statistics.median(seconds[name][1:]) for name in ("pread", "preadv")]
     for name, values in seconds.items():
         median = statistics.median(values[1:])

@@ -18,6 +18,7 @@ import uvloop
 
 from dualpath_api import wire
 from dualpath_api.errors import DualPathError, SpecError
+from dualpath_api.keys import KvLayout
 from dualpath_api.logs import set_up_logging
 from dualpath_api.wire import Role
 from dualpath_worker.blocks import BlockPool
@@ -26,11 +27,11 @@ from dualpath_worker.engine.decode import DecodeEngine
 from dualpath_worker.engine.generation import Generation
 from dualpath_worker.engine.layerwise import LayerwisePrefill
 from dualpath_worker.engine.prefill import PrefillEngine
-from dualpath_worker.engine.profiling import attention_time
+from dualpath_worker.engine.profiling import attention_time, prefill_speed
 from dualpath_worker.link import SchedulerLink
 from dualpath_worker.metrics import Metrics
 from dualpath_worker.models import Model, load_model
-from dualpath_worker.nics import NicSampler
+from dualpath_worker.nics import NicSampler, discover
 from dualpath_worker.serving import serve_metrics
 from dualpath_worker.settings import Settings, read_settings
 from dualpath_worker.storage.factory import open_store
@@ -110,7 +111,7 @@ async def build(settings: Settings, model: Model) -> tuple[AnyEngine, SchedulerL
         )
     metrics = Metrics()
     pool = BlockPool(slots=slots, layers=layout.layers, layer_block_bytes=layout.layer_block_bytes)
-    agent = TransferAgent(settings.engine)
+    agent = TransferAgent(settings.engine, device=compute_nic(settings))
     agent.register(pool)
     store = open_store(settings.spec.storage, layout)
     sampler = NicSampler(settings.spec.nics) if settings.rank == 0 and settings.spec.nics else None
@@ -132,6 +133,8 @@ async def build(settings: Settings, model: Model) -> tuple[AnyEngine, SchedulerL
             cache_pages=pages,
             peer=agent.peer(incarnation),
             metrics_url=served.url,
+            prefill_tokens_per_s=speed,
+            storage_tokens_per_s=storage_speed(sampler, layout),
         )
 
     link = SchedulerLink(
@@ -152,11 +155,13 @@ async def build(settings: Settings, model: Model) -> tuple[AnyEngine, SchedulerL
         metrics=metrics,
         nics=sampler,
     )
+    speed = 0.0
     engine: AnyEngine
     background: Background = [link.run()]
     if settings.role is Role.PREFILL:
         runner = LayerwisePrefill(model, pool, layout.block_tokens)
         fitted = await asyncio.to_thread(attention_time, model)
+        speed = await asyncio.to_thread(prefill_speed, runner, pool, layout.block_tokens)
         batching = settings.spec.prefill.batching
         engine = PrefillEngine(
             parts, runner, attention=fitted, quota_s=batching.compute_quota, max_tokens=batching.max_tokens
@@ -167,6 +172,19 @@ async def build(settings: Settings, model: Model) -> tuple[AnyEngine, SchedulerL
         engine = DecodeEngine(parts, generation, WriteQueue(store, parts.reads))
     background.append(engine.report_forever())
     return engine, link, background, served.url
+
+
+def compute_nic(settings: Settings) -> str:
+    """The device that carries KV between engines: this rank's, by the spec's rules; without any, loopback."""
+    found = [device.ucx_name for device in discover(settings.spec.nics) if device.role == "compute"]
+    return found[settings.rank % len(found)] if found else "lo"
+
+
+def storage_speed(sampler: NicSampler | None, layout: KvLayout) -> float:
+    """Tokens per second that the storage NICs of this node can carry; 0.0: not known."""
+    nics = sampler.latest if sampler else ()
+    link = sum(nic.link_bytes_per_s for nic in nics if nic.role == "storage")
+    return link * layout.block_tokens / layout.full_block_bytes
 
 
 def write_ready(path: Path, url: str) -> None:

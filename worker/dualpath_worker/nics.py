@@ -40,6 +40,11 @@ class Device:
     unit: int  # bytes of one count
     link_bytes_per_s: float  # 0: unknown
 
+    @property
+    def ucx_name(self) -> str:
+        """The name that UCX knows: with the port, where the device has ports."""
+        return f"{self.name}:1" if self.unit == _WORD else self.name
+
     def read(self) -> tuple[int, int]:
         """Bytes received and sent since the driver was loaded. Raises OSError or ValueError."""
         received = sum(int(rx.read_text()) for rx, _ in self.counters)

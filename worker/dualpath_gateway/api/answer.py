@@ -1,8 +1,8 @@
 """From drawn tokens to what a choice shows: text, token ids and log-probabilities that belong together.
 
-A token is shown at once, its text as soon as it is whole characters. With stop strings a token is shown together
-with its text, so that tokens which only hold parts of a stop string are not. The end-of-sequence token has
-neither text nor id here.
+A token is shown at once, its text as soon as it is whole characters. With stop strings a token is shown
+together with its text, so that tokens which only hold parts of a stop string are not. The end-of-sequence
+token has neither text nor id here.
 """
 
 from __future__ import annotations

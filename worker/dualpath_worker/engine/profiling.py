@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Callable
 from functools import partial
@@ -11,10 +12,34 @@ import torch
 from dualpath_kernels import prefill_attention
 from dualpath_kernels.prefill_attention import Segment
 from dualpath_policy.batching import AttentionTime
+from dualpath_worker.blocks import BlockPool
+from dualpath_worker.engine.arrivals import LayerArrivals
+from dualpath_worker.engine.layerwise import ChunkWork, LayerwisePrefill
 from dualpath_worker.models import Model
 
 SHAPES = ((0, 32), (0, 128), (256, 32), (256, 128), (1024, 32), (1024, 128))
 """(cached, new) tokens."""
+
+
+PREFILL_TOKENS = 128
+
+
+def prefill_speed(runner: LayerwisePrefill, pool: BlockPool, block_tokens: int) -> float:
+    """Tokens per second of a short prompt; uses free slots of the pool, before anybody else does."""
+    slots = pool.reserve(-(-PREFILL_TOKENS // block_tokens))
+    if slots is None:
+        return 0.0
+    work = ChunkWork(
+        tokens=[0] * PREFILL_TOKENS,
+        cached=0,
+        slots=slots,
+        store_from=0,
+        arrivals=LayerArrivals(sys.maxsize),
+        deadline_s=0.0,
+    )
+    seconds = min(_timed(lambda: runner.run([work], lambda layer: None)) for _ in range(2))
+    pool.free(slots)
+    return PREFILL_TOKENS / seconds
 
 
 @torch.inference_mode()
