@@ -178,7 +178,8 @@ class Engine(ABC, Generic[A]):
     def _peer_gone(self, engine: str, incarnation: str) -> None:
         self.parts.agent.remove_peer(engine, incarnation)
         for attempt in self.attempts.peer_gone(engine, incarnation):
-            self.drop(attempt, f"{engine} is gone")
+            if self.needs_peer(attempt):
+                self.drop(attempt, f"{engine} is gone")
 
     def on_abort(self, message: wire.Abort) -> None:
         """The scheduler gives an attempt, or one choice of it, up."""
@@ -219,6 +220,10 @@ class Engine(ABC, Generic[A]):
             self.parts.agent.expect(-1)
 
     # ------------------------------------------------------------ what the roles do
+
+    def needs_peer(self, attempt: A) -> bool:
+        """Whether the attempt cannot go on without its peer."""
+        return True
 
     @abstractmethod
     def new_attempt(self, message: wire.Assign, slots: list[int]) -> A:

@@ -274,6 +274,10 @@ class DecodeEngine(Engine[DecodeAttempt]):
         self.pool.end([slot])
         self._free(attempt)
 
+    def needs_peer(self, attempt: DecodeAttempt) -> bool:
+        """Until the buffer is known to be right; from then on the scheduler alone decides."""
+        return not attempt.confirmed
+
     def on_start(self, message: wire.Start) -> None:
         """The first tokens; those that ended a choice are left out."""
         if attempt := self.attempts.get(message.request, message.attempt):
