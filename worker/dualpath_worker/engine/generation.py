@@ -182,6 +182,7 @@ class Generation:
                 self._admit()
                 if self._running:
                     self._step()
+                    self._admit()  # the step may have freed pages, and no command need follow
             except Exception as error:
                 log.exception("a decode step failed")
                 self._evict_all(f"decode step failed: {error}")
