@@ -92,15 +92,16 @@ def test_another_model_is_not_found(openai: OpenAI) -> None:
         ("logprobs", 5),
         ("response_format", {"type": "json_object"}),
         ("frequency_penalty", -2.1),
+        ("repetition_penalty", 1e-300),
     ],
     ids=repr,
 )
 def test_a_bad_value_is_refused_with_its_field(openai: OpenAI, field: str, value: object) -> None:
-    body: dict[str, Any] = {"model": "tiny", "messages": HELLO, "max_tokens": 1, field: value}
+    body: dict[str, Any] = {"messages": HELLO, "max_tokens": 1, "extra_body": {field: value}}
     if field == "top_logprobs":
         body["logprobs"] = True
     with pytest.raises(BadRequestError) as refusal:
-        openai.chat.completions.create(**body)
+        openai.chat.completions.create(model="tiny", **body)
     assert field in f"{refusal.value.param} {refusal.value.message}"
     assert refusal.value.type == "invalid_request_error"
 
