@@ -10,7 +10,7 @@ setup: ## Make .venv with all packages
 	@scripts/setup.sh
 
 demo: setup ## An agent's conversation over all three read modes, compared token by token
-	@PYTHONPATH=tests $(PYTHON_OF_VENV) examples/demo.py
+	@$(PYTHON_OF_VENV) examples/demo.py
 
 test: setup ## All tests; ARGS="-k name" selects
 	@$(PYTHON_OF_VENV) -m pytest $(ARGS)
@@ -22,7 +22,7 @@ docs: setup ## Write the generated reference pages anew
 	@$(PYTHON_OF_VENV) scripts/generate_docs.py
 
 bench-engine: setup ## Measure the engine against recomputing and transformers
-	@PYTHONPATH=tests $(PYTHON_OF_VENV) benchmarks/engine.py $(ARGS)
+	@PYTHONPATH=examples $(PYTHON_OF_VENV) benchmarks/engine.py $(ARGS)
 
 clean: ## Remove .venv and everything that was built or cached
 	@rm -rf .venv .demo .work build dist .hypothesis .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +16,12 @@ from dualpath_api.wire import Role
 from dualpath_cli import checks
 from dualpath_cli.defaults import cluster_for
 from dualpath_cli.process import Command
+
+
+ENGINE_ENVIRONMENT = {
+    # torch then asks for huge pages: decoding reads all weights a step, and on a CPU the TLB limits that
+    "THP_MEM_ALLOC_ENABLE": "1",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +90,7 @@ class Plan:
             name=str(name),
             arguments=self._arguments(self.engine_module, str(name), *place, *scheduler),
             ready_file=self._ready_file(str(name)),
+            environment={k: v for k, v in ENGINE_ENVIRONMENT.items() if k not in os.environ},
         )
 
     def url(self, port: int) -> str:
