@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
+import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from random import Random
@@ -42,22 +43,32 @@ class World:
     def __init__(self, random: Random) -> None:
         self.random = random
         self.channels: dict[object, deque[Callable[[], None]]] = {}
-        self.agents: dict[str, Agent] = {}
+        self.processes: list[Agent] = []
         self.contents: dict[bytes, tuple[tuple[int, ...], int]] = {}  # key -> (tokens, block)
         self.stored: set[bytes] = set()
         self.wrong: list[str] = []
+        self._lock = threading.Lock()
 
     def later(self, channel: object, event: Callable[[], None]) -> None:
         """Let it happen at some time."""
-        self.channels.setdefault(channel, deque()).append(event)
+        with self._lock:  # the compute threads announce layers
+            self.channels.setdefault(channel, deque()).append(event)
 
     def happen(self) -> bool:
         """One event of a random channel; False: none is left."""
-        ready = [channel for channel, events in self.channels.items() if events]
-        if not ready:
-            return False
-        self.channels[self.random.choice(ready)].popleft()()
+        with self._lock:
+            if not self.channels:
+                return False
+            channel = self.random.choice(list(self.channels))
+            event = self.channels[channel].popleft()
+            if not self.channels[channel]:
+                del self.channels[channel]
+        event()
         return True
+
+    def process(self, peer: wire.Peer) -> Agent:
+        """Who has this NIXL metadata: a process, whatever its incarnation."""
+        return self.processes[int(peer.agent)]
 
     def learn(self, tokens: tuple[int, ...]) -> tuple[bytes, ...]:
         """Keys of a prompt; the world knows what belongs into their blocks."""
@@ -81,16 +92,19 @@ class Agent:
         self.world, self.engine, self.pool = world, engine, pool
         self.expected = 0
         self.dead = False
-        world.agents[engine] = self
+        self.current: dict[str, tuple[str, Agent]] = {}  # engine -> its incarnation, its process
+        self.number = len(world.processes)
+        world.processes.append(self)
 
     def on_notification(self, callback: Callable[[str, bytes], None]) -> None:
         self.deliver = callback
 
     def add_peer(self, peer: wire.Peer) -> None:
-        pass
+        self.current[peer.engine] = (peer.incarnation, self.world.process(peer))
 
     def remove_peer(self, engine: str, incarnation: str) -> None:
-        pass
+        if engine in self.current and self.current[engine][0] == incarnation:
+            del self.current[engine]
 
     def close(self) -> None:
         pass
@@ -99,11 +113,15 @@ class Agent:
         self.expected += change
 
     def notify(self, peer: str, data: bytes) -> None:
-        def arrive() -> None:
-            if not self.world.agents[peer].dead and not self.dead:
-                self.world.agents[peer].deliver(self.engine, data)
+        target = self.current.get(peer, ("", None))[1]
+        if target is None:
+            return
 
-        self.world.later((self.engine, peer), arrive)
+        def arrive() -> None:
+            if not target.dead and not self.dead:
+                target.deliver(self.engine, data)
+
+        self.world.later((self, target), arrive)
 
     def pull(
         self,
@@ -115,14 +133,14 @@ class Agent:
         on_done: Callable[[TransferResult], None],
         on_settled: Callable[[TransferResult], None],
     ) -> None:
-        source = self.world.agents[peer]
+        source = self.current.get(peer, ("", None))[1]
         size = LAYOUT.layer_block_bytes
 
         def result(outcome: Outcome) -> TransferResult:
             return TransferResult(outcome=outcome, bytes=len(local) * size, seconds=0.0)
 
         def land() -> TransferResult:
-            if source.dead:
+            if source is None or source.dead:
                 return result(Outcome.FAILED)
             mine, theirs = self.pool.tensor.view(-1, size), source.pool.tensor.view(-1, size)
             mine[torch.from_numpy(local).long()] = theirs[torch.from_numpy(remote).long()]
@@ -149,19 +167,21 @@ class Reads:
     ) -> ReadOutcome:
         answer: asyncio.Future[ReadOutcome] = asyncio.get_running_loop().create_future()
         draw = self.world.random.random()
+        damaged = {place for place in range(len(keys)) if self.world.random.random() < 0.1}
 
-        def fill() -> None:
-            for key, view in zip(keys, views, strict=True):
-                view[:] = self.world.block(key)
+        def fill(lost: Sequence[int] = ()) -> None:
+            for place, (key, view) in enumerate(zip(keys, views, strict=True)):
+                view[:] = b"\xee" * len(view) if place in lost else self.world.block(key)
 
         def finish() -> None:
             places = tuple(range(len(keys)))
-            if draw < 0.05:  # overdue: the bytes still land, later
-                self.world.later(object(), lambda: (fill(), on_settled()))
+            if draw < 0.1:  # overdue: the bytes still land, later
+                self.world.later(object(), lambda: (fill(tuple(damaged)), on_settled()))
                 answer.set_result(ReadOutcome(ok=(), failed=(), late=places, bytes=0))
                 return
-            lost = tuple(p for p in places if keys[p] not in self.world.stored or (draw < 0.1 and p == 0))
-            fill()
+            lost = tuple(p for p in places if keys[p] not in self.world.stored or p in damaged)
+            self.world.stored.difference_update(keys[p] for p in lost)  # a damaged block is deleted
+            fill(lost)
             on_settled()
             ok = tuple(p for p in places if p not in lost)
             answer.set_result(ReadOutcome(ok=ok, failed=lost, late=(), bytes=len(ok)))
@@ -192,6 +212,9 @@ class Runner:
     def __init__(self, world: World, pool: BlockPool) -> None:
         self.world, self.pool = world, pool
         self.live: Callable[[], Sequence[Any]] = tuple
+        self.tainted: set[tuple[str, int]] = (
+            set()
+        )  # attempts computed on wrong KV: nobody may use their tokens
 
     def run(self, batch: Sequence[ChunkWork], announce: Callable[[int], None]) -> torch.Tensor:
         for layer in range(LAYOUT.layers):
@@ -212,7 +235,7 @@ class Runner:
         seen = b"".join(bytes(self.pool.layer_view(slot, layer).numpy()) for slot in list(work.slots))
         width = LAYOUT.row_bytes
         if seen[: work.cached * width] != rows(tokens, 0, work.cached, layer):
-            self.world.wrong.append(f"computed on wrong KV in layer {layer}")
+            self.tainted.add(owner[0].name)
         for at in range(max(work.cached, work.store_from), work.cached + len(work.tokens)):
             view = self.pool.layer_view(list(work.slots)[at // BLOCK], layer)
             row = torch.frombuffer(bytearray(rows(tokens, at, at + 1, layer)), dtype=torch.uint8)

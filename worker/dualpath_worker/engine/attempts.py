@@ -9,6 +9,7 @@ lands).
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
@@ -27,11 +28,13 @@ class Attempt:
     assign: wire.Assign
     slots: list[int]
     shared: bool = False  # the peer may pull from the slots
+    released: bool = False  # the peer has said that it will not, or no more
     pulling: int = 0  # transfers from the peer's slots that have not ended
     pulled: bool = False  # no further transfer will start
     told: bool = False  # `Released` was sent
     closed: bool = False
     reading: int = 0  # storage batches under way
+    landing: set[int] = field(default_factory=set)  # blocks whose slots they may still write
     expecting: bool = True  # the peer still has something to say, or to read
 
     @property
@@ -69,6 +72,7 @@ class Attempts(Generic[A]):
     notify: Callable[[wire.Peer, wire.ToPeer], None]
     live: dict[Name, A] = field(default_factory=dict)
     lingering: dict[Name, Lingering] = field(default_factory=dict)
+    pulls: Counter[tuple[str, str]] = field(default_factory=Counter)  # not ended, by (engine, incarnation)
 
     def open(self, attempt: A) -> None:
         """Take a new attempt; its slots are reserved."""
@@ -83,8 +87,8 @@ class Attempts(Generic[A]):
         return iter(list(self.live.values()))
 
     def share(self, attempt: A) -> None:
-        """Before the peer is told of any slot."""
-        if not attempt.shared:
+        """Before the peer is told of any slot; one that has said `Released` says it no second time."""
+        if not attempt.shared and not attempt.released:
             attempt.shared = True
             self.pool.begin(attempt.slots)
 
@@ -104,11 +108,13 @@ class Attempts(Generic[A]):
     def pull_began(self, attempt: A, slots: list[int]) -> None:
         """A transfer from the peer's slots into ours has been posted."""
         attempt.pulling += 1
+        self.pulls[attempt.peer.engine, attempt.peer.incarnation] += 1
         self.pool.begin(slots)
 
     def pull_ended(self, attempt: A, slots: list[int]) -> None:
         """It has really ended, well or not."""
         attempt.pulling -= 1
+        self.pulls[attempt.peer.engine, attempt.peer.incarnation] -= 1
         self.pool.end(slots)
         self._tell(attempt)
 
@@ -139,9 +145,11 @@ class Attempts(Generic[A]):
         if left := self.lingering.pop((request, number), None):
             self.pool.end(left.slots)
         attempt = self.live.get((request, number))
-        if attempt is not None and attempt.shared:
-            attempt.shared = False
-            self.pool.end(attempt.slots)
+        if attempt is not None:
+            attempt.released = True
+            if attempt.shared:
+                attempt.shared = False
+                self.pool.end(attempt.slots)
         return attempt
 
     def peer_gone(self, engine: str, incarnation: str) -> list[A]:

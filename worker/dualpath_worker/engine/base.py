@@ -27,7 +27,7 @@ from dualpath_worker.link import SchedulerLink
 from dualpath_worker.metrics import Metrics
 from dualpath_worker.nics import NicSampler
 from dualpath_worker.storage.base import BlockStore
-from dualpath_worker.storage.io import ReadOutcome, ReadQueue
+from dualpath_worker.storage.io import ReadQueue
 from dualpath_worker.transfer.agent import TransferAgent
 from dualpath_worker.transfer.results import Outcome, TransferResult
 
@@ -37,6 +37,7 @@ READ_BATCH_BYTES = 4 << 20
 READS_OUTSTANDING = 2
 PULL_BYTES = 4 << 20
 PEER_DEADLINE_S = 10.0
+FAREWELL_S = 1.0  # a notification needs some progress of the connection before that may be closed
 BUSY_REPORT_S = 0.1
 IDLE_REPORT_S = 2.0
 
@@ -54,6 +55,16 @@ class Parts:
     link: SchedulerLink
     metrics: Metrics
     nics: NicSampler | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BlocksRead:
+    """Blocks of the hit, by what became of reading them; late ones have fresh slots already."""
+
+    ok: tuple[int, ...]
+    failed: tuple[int, ...]  # missing, corrupt, unreadable
+    late: tuple[int, ...]
+    bytes: int
 
 
 class Engine(ABC, Generic[A]):
@@ -122,7 +133,7 @@ class Engine(ABC, Generic[A]):
             case wire.Match():
                 self.spawn(self._match(message))
             case wire.PeerGone():
-                self._peer_gone(message.engine, message.incarnation)
+                self.peer_gone(message.engine, message.incarnation)
             case wire.Drain():
                 self.accept_new, self.serve_reads = message.accept_new, message.serve_reads
                 self.changed()
@@ -150,7 +161,7 @@ class Engine(ABC, Generic[A]):
         peer = message.peer
         known = self._incarnations.get(peer.engine)
         if known not in (None, peer.incarnation):
-            self._peer_gone(peer.engine, known)
+            self.peer_gone(peer.engine, known)
         self._incarnations[peer.engine] = peer.incarnation
         try:
             self.parts.agent.add_peer(peer)
@@ -175,11 +186,20 @@ class Engine(ABC, Generic[A]):
             return
         self.on_peer_message(engine, message)
 
-    def _peer_gone(self, engine: str, incarnation: str) -> None:
-        self.parts.agent.remove_peer(engine, incarnation)
+    def peer_gone(self, engine: str, incarnation: str) -> None:
+        """Stop what needs this incarnation, and free what only waited for it."""
         for attempt in self.attempts.peer_gone(engine, incarnation):
             if self.needs_peer(attempt):
                 self.drop(attempt, f"{engine} is gone")
+        self._loop.call_later(FAREWELL_S, self._part, engine, incarnation)
+
+    def _part(self, engine: str, incarnation: str) -> None:
+        """Disconnect once nothing is pulled from it: a process that was only stopped waits for `Released`."""
+        if self.attempts.pulls[engine, incarnation]:
+            self._loop.call_later(FAREWELL_S, self._part, engine, incarnation)
+            return
+        del self.attempts.pulls[engine, incarnation]
+        self.parts.agent.remove_peer(engine, incarnation)
 
     def on_abort(self, message: wire.Abort) -> None:
         """The scheduler gives an attempt, or one choice of it, up."""
@@ -242,6 +262,10 @@ class Engine(ABC, Generic[A]):
         """A notification of another engine."""
 
     @abstractmethod
+    def on_read(self, attempt: A, read: BlocksRead) -> None:
+        """What became of blocks that were to be read for a live attempt."""
+
+    @abstractmethod
     def load(self) -> dict[str, int]:
         """The role's part of a report: seq_e, tok_e, read_q."""
 
@@ -252,15 +276,15 @@ class Engine(ABC, Generic[A]):
         most = READS_OUTSTANDING * self.read_batch
         return first_grant(assign.hit_blocks, assign.mode, assign.decode_min, assign.decode_max, most)
 
-    async def read(self, attempt: A, blocks: Sequence[int]) -> ReadOutcome:
-        """Read hit blocks from storage into the attempt's slots.
-
-        Blocks of the outcome are indices into `blocks`' order of the hit. A block that came too late has been
-        given a fresh slot, as the old one may still be written.
-        """
+    def read(self, attempt: A, blocks: Sequence[int]) -> None:
+        """Read hit blocks from storage into the attempt's slots; `on_read` gets the outcome."""
         slots = [attempt.slots[block] for block in blocks]
         self.pool.begin(slots)
         attempt.reading += 1
+        attempt.landing.update(blocks)
+        self.spawn(self._read(attempt, blocks, slots))
+
+    async def _read(self, attempt: A, blocks: Sequence[int], slots: Sequence[int]) -> None:
         outcome = await self.parts.reads.read(
             [attempt.assign.keys[block] for block in blocks],
             [self.pool.slot_view(slot) for slot in slots],
@@ -269,7 +293,30 @@ class Engine(ABC, Generic[A]):
         attempt.reading -= 1
         self.bytes_read += outcome.bytes
         self.metrics.path_read_bytes.labels(self.role.value).inc(outcome.bytes)
-        return outcome
+        if attempt.closed:
+            return
+
+        def wanted(places: Sequence[int]) -> tuple[int, ...]:
+            return tuple(blocks[place] for place in places if blocks[place] in attempt.landing)
+
+        read = BlocksRead(
+            ok=wanted(outcome.ok),
+            failed=wanted(outcome.failed),
+            late=wanted(outcome.late),
+            bytes=outcome.bytes,
+        )
+        vacated = self.vacate(attempt, read.late)
+        attempt.landing.difference_update(blocks)
+        if vacated:
+            self.on_read(attempt, read)
+
+    def vacate(self, attempt: A, blocks: Sequence[int]) -> bool:
+        """Give blocks fresh slots, as reads may still write the old ones; False: the attempt has failed."""
+        if all(self.attempts.replace_slot(attempt, block) for block in blocks):
+            attempt.landing.difference_update(blocks)
+            return True
+        self.fail(attempt, "storage reads are overdue and no block slot is free", excuse=True)
+        return False
 
     def indices(self, slots: Sequence[int], layers: range) -> npt.NDArray[np.int32]:
         """Descriptor indices of (slot, layer), layer by layer."""

@@ -19,7 +19,7 @@ from functools import partial
 from dualpath_api import wire
 from dualpath_api.wire import ReadMode, Role
 from dualpath_worker.engine.attempts import Attempt, Name
-from dualpath_worker.engine.base import PEER_DEADLINE_S, Engine, Parts
+from dualpath_worker.engine.base import PEER_DEADLINE_S, BlocksRead, Engine, Parts
 from dualpath_worker.engine.generation import (
     BlockComplete,
     Ended,
@@ -112,26 +112,19 @@ class DecodeEngine(Engine[DecodeAttempt]):
 
     def _take_blocks(self, attempt: DecodeAttempt, blocks: Sequence[int]) -> None:
         attempt.taken.update(blocks)
-        self.spawn(self._read(attempt, blocks))
+        self.read(attempt, blocks)
 
-    async def _read(self, attempt: DecodeAttempt, blocks: Sequence[int]) -> None:
-        outcome = await self.read(attempt, blocks)
-        if attempt.closed:
-            return
-        late = [blocks[place] for place in outcome.late]
-        if not all(self.attempts.replace_slot(attempt, block) for block in late):
-            self.fail(attempt, "storage reads are overdue and no block slot is free", excuse=True)
-            return
-        ok = [blocks[place] for place in outcome.ok]
-        attempt.at_hand.update(ok)
+    def on_read(self, attempt: DecodeAttempt, read: BlocksRead) -> None:
+        """Tell the prefill engine, as soon as it is there."""
+        attempt.at_hand.update(read.ok)
         attempt.untold.append(
             wire.Have(
                 request=attempt.name[0],
                 attempt=attempt.name[1],
-                blocks=tuple((block, attempt.slots[block]) for block in ok),
-                failed=tuple(blocks[place] for place in outcome.failed),
-                late=tuple(late),
-                bytes_read=outcome.bytes,
+                blocks=tuple((block, attempt.slots[block]) for block in read.ok),
+                failed=read.failed,
+                late=read.late,
+                bytes_read=read.bytes,
             )
         )
         if attempt.met:
@@ -140,6 +133,8 @@ class DecodeEngine(Engine[DecodeAttempt]):
 
     def _tell(self, attempt: DecodeAttempt, have: wire.Have) -> None:
         """Say what has been read, and ask for more; the prefill engine may pull from our slots now."""
+        if attempt.released:  # it has settled the hit without these blocks
+            return
         self.attempts.share(attempt)
         self.notify(attempt.peer, have)
         if not have.late:
@@ -167,6 +162,9 @@ class DecodeEngine(Engine[DecodeAttempt]):
                 self.attempts.released(message.request, message.attempt)
 
     def _plan(self, attempt: DecodeAttempt, plan: wire.Plan) -> None:
+        # a block that both sides had in hand, or that lies behind a lost one: our read may write it any time
+        if not self.vacate(attempt, [block for block, _ in plan.blocks if block in attempt.landing]):
+            return
         for batch, layers in list(attempt.batches.items()):  # a batch that was given up is planned anew
             layers.unpulled -= layers.unannounced
             layers.unannounced = 0
@@ -274,6 +272,11 @@ class DecodeEngine(Engine[DecodeAttempt]):
         self.pool.end([slot])
         self._free(attempt)
 
+    def peer_gone(self, engine: str, incarnation: str) -> None:
+        """What it has announced is void; a new process counts its batches from 1 again."""
+        self._announced.pop(engine, None)
+        super().peer_gone(engine, incarnation)
+
     def needs_peer(self, attempt: DecodeAttempt) -> bool:
         """Until the buffer is known to be right; from then on the scheduler alone decides."""
         return not attempt.confirmed
@@ -324,9 +327,9 @@ class DecodeEngine(Engine[DecodeAttempt]):
                     if attempt := self.attempts.get(*name):
                         attempt.phase = Phase.ENDED
                         self._free(attempt)
-                case Evicted(name=name, reason=reason):
+                case Evicted(name=name, reason=reason, excuse=excuse):
                     if attempt := self.attempts.get(*name):
-                        self.fail(attempt, reason, excuse=True)
+                        self.fail(attempt, reason, excuse=excuse)
         self.changed()
 
     def _free(self, attempt: DecodeAttempt) -> None:

@@ -100,10 +100,11 @@ class Ended:
 
 @dataclass(frozen=True, slots=True)
 class Evicted:
-    """No page is left: the youngest attempt goes back to the queue."""
+    """The attempt goes back to the queue: no page is left and it is the youngest, or a step failed."""
 
     name: Name
     reason: str
+    excuse: bool  # False: our own fault, so that a request that always fails is not tried forever
 
 
 Event = Entered | Unfilled | Stepped | BlockComplete | Ended | Evicted
@@ -185,7 +186,8 @@ class Generation:
                     self._admit()  # the step may have freed pages, and no command need follow
             except Exception as error:
                 log.exception("a decode step failed")
-                self._evict_all(f"decode step failed: {error}")
+                for name in {one.fill.name for one in self._running}:
+                    self._evict(name, f"decode step failed: {error}", excuse=False)
             self._flush()
 
     def _commands(self, *, block: bool) -> bool:
@@ -238,7 +240,7 @@ class Generation:
             if needed > self._pages.total:
                 reason = f"needs {needed} cache pages, the engine has {self._pages.total}"
                 self._events.append(Unfilled(fill.name, reason))
-            elif needed + (len(self._running) if self._running else 0) > self._pages.available:
+            elif needed + len(self._running) > self._pages.available:
                 return
             else:
                 self._enter(fill)
@@ -248,8 +250,14 @@ class Generation:
         began = time.perf_counter()
         pages = self._pages.take(len(fill.slots))
         assert pages is not None
-        for layer, rows in enumerate(self._stepper.rows):
-            gather_layer_blocks(self._pool.blocks, fill.slots, layer, rows, pages=pages)
+        try:
+            for layer, rows in enumerate(self._stepper.rows):
+                gather_layer_blocks(self._pool.blocks, fill.slots, layer, rows, pages=pages)
+        except Exception as error:
+            log.exception("copying a prompt into the cache failed")
+            self._pages.drop(pages)
+            self._events.append(Unfilled(fill.name, f"copying into the cache failed: {error}"))
+            return
         assign = fill.assign
         length = len(assign.tokens)
         complete = len(assign.keys) * self._layout.block_tokens
@@ -334,11 +342,11 @@ class Generation:
                 own = self._pages.own(page)
                 if own is not None:
                     if own != page:
+                        one.pages[index] = own
                         for kv in self._stepper.kv:
                             kv[own].copy_(kv[page])
-                        one.pages[index] = own
                     return
-            self._evict(self._running[-1].fill.name, "no cache page is left")
+            self._evict(self._running[-1].fill.name, "no cache page is left", excuse=True)
 
     def _fed(self, one: Running) -> None:
         """The KV of the last generated token is in its page now."""
@@ -357,18 +365,11 @@ class Generation:
         if not any(other.fill.name == one.fill.name for other in self._running):
             self._events.append(Ended(one.fill.name))
 
-    def _evict(self, name: Name, reason: str) -> None:
+    def _evict(self, name: Name, reason: str, *, excuse: bool) -> None:
         for one in [one for one in self._running if one.fill.name == name]:
             self._running.remove(one)
             self._pages.drop(one.pages)
-        self._events.append(Evicted(name, reason))
-
-    def _evict_all(self, reason: str) -> None:
-        for name in {one.fill.name for one in self._running}:
-            self._evict(name, reason)
-        for fill in self._waiting:
-            self._events.append(Unfilled(fill.name, reason))
-        self._waiting.clear()
+        self._events.append(Evicted(name, reason, excuse))
 
 
 def without_choice(fill: Fill, choice: int) -> Fill:

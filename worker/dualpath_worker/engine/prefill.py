@@ -26,6 +26,7 @@ from dualpath_worker.engine.base import (
     PEER_DEADLINE_S,
     PULL_BYTES,
     READS_OUTSTANDING,
+    BlocksRead,
     Engine,
     Parts,
 )
@@ -112,26 +113,27 @@ class PrefillEngine(Engine[PrefillAttempt]):
             blocks = attempt.reads.take(Role.PREFILL, self.read_batch)
             if not blocks:
                 break
-            self.spawn(self._read(attempt, blocks))
-        if attempt.reads.settled:
+            self.read(attempt, blocks)
+        if attempt.reads.settled and not attempt.landing:  # nothing writes where computed KV goes
             self._settle(attempt)
 
-    async def _read(self, attempt: PrefillAttempt, blocks: Sequence[int]) -> None:
-        outcome = await self.read(attempt, blocks)
-        attempt.bytes_by[Role.PREFILL] += outcome.bytes
-        for place in outcome.ok:
-            attempt.reads.done(Role.PREFILL, blocks[place])
-        for place in outcome.failed:
-            attempt.reads.failed(Role.PREFILL, blocks[place])
-        late = [blocks[place] for place in outcome.late]
-        if not attempt.closed and not all(self.attempts.replace_slot(attempt, block) for block in late):
-            self.fail(attempt, "storage reads are overdue and no block slot is free", excuse=True)
-        attempt.reads.give_back(Role.PREFILL, late)
+    def on_read(self, attempt: PrefillAttempt, read: BlocksRead) -> None:
+        """Blocks that came too late are offered to the decode side without its asking."""
+        attempt.bytes_by[Role.PREFILL] += read.bytes
+        for block in read.ok:
+            attempt.reads.done(Role.PREFILL, block)
+        for block in read.failed:
+            attempt.reads.failed(Role.PREFILL, block)
+        if read.late:
+            attempt.reads.give_back(Role.PREFILL, read.late)
+            attempt.wants += 1
         self._advance(attempt)
 
     def _grant_overdue(self, attempt: PrefillAttempt, blocks: Sequence[int]) -> None:
-        if not attempt.closed and attempt.hit_blocks is None:
-            attempt.reads.give_back(Role.DECODE, blocks)
+        if attempt.closed or attempt.hit_blocks is not None:
+            return
+        if not set(blocks).isdisjoint(attempt.reads.held(Role.DECODE)):
+            attempt.reads.close(Role.DECODE)
             self._advance(attempt)
 
     def on_peer_message(self, engine: str, message: wire.ToPeer) -> None:
@@ -158,17 +160,19 @@ class PrefillEngine(Engine[PrefillAttempt]):
                 attempt.peer_slots[block] = slot
         for block in message.failed:
             attempt.reads.failed(Role.DECODE, block)
-        attempt.reads.give_back(Role.DECODE, message.late)
+        if message.late:  # it asks for no more: what it has in hand, or was left for it, goes elsewhere
+            attempt.reads.close(Role.DECODE)
         self._advance(attempt)
 
     def _released(self, engine: str, message: wire.Released) -> None:
         attempt = self.attempts.get(message.request, message.attempt)
         held = attempt is not None and attempt.shared
         self.attempts.released(message.request, message.attempt)
-        if attempt is None or not held:
+        if attempt is None:
             return
         if not attempt.last_planned:  # the decode engine has given up; the scheduler will abort
             self.drop(attempt, "released by the decode engine")
+        if not held or attempt.closed:
             return
         confirmed = wire.Confirmed(request=message.request, attempt=message.attempt)
         self.parts.agent.notify(engine, wire.encode(confirmed))
@@ -291,6 +295,8 @@ class PrefillEngine(Engine[PrefillAttempt]):
             last = end == attempt.length
             blocks = self._completed(attempt, end, last)
             attempt.last_planned = last
+            if attempt.peer_done:  # the batch before this one was given up; it had nothing left to pull
+                continue
             self.attempts.share(attempt)
             self.notify(
                 attempt.peer,
@@ -327,7 +333,7 @@ class PrefillEngine(Engine[PrefillAttempt]):
             attempt.sent_blocks = end // self.layout.block_tokens
             if end == attempt.length:
                 self._ready.pop(attempt.id, None)
-                drawn += await asyncio.to_thread(first_tokens, attempt.assign, logits[index])
+                drawn += await self._first_tokens(attempt, logits[index])
                 attempt.finished = True
         if drawn:
             self.send(wire.Tokens(drawn=tuple(drawn)))
@@ -335,6 +341,15 @@ class PrefillEngine(Engine[PrefillAttempt]):
             if attempt.finished and attempt.peer_done and not attempt.closed:
                 self.drop(attempt, "done")
         self.changed()
+
+    async def _first_tokens(self, attempt: PrefillAttempt, logits: torch.Tensor) -> list[wire.Drawn]:
+        """In the compute thread: the default ones may all wait for a storage that hangs."""
+        try:
+            return await self._loop.run_in_executor(self._compute, first_tokens, attempt.assign, logits)
+        except Exception as error:
+            log.exception("drawing the first tokens failed")
+            self.fail(attempt, f"drawing the first tokens failed: {error}")
+            return []
 
     # ------------------------------------------------------------ ending, load
 
