@@ -7,6 +7,7 @@ void, so a connection that broke while this process was stopped can never be mis
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 
@@ -17,7 +18,7 @@ from dualpath_api import wire
 
 log = logging.getLogger(__name__)
 
-HEARTBEAT_S = 2.0
+HEARTBEAT_S = 6.0  # a dead scheduler closes the socket; this is for lost hosts, and patient on a busy one
 RETRY_S = (0.1, 0.2, 0.5, 1.0, 2.0)
 
 
@@ -53,8 +54,8 @@ class SchedulerLink:
             while True:
                 try:
                     async with session.ws_connect(self._url, heartbeat=HEARTBEAT_S, max_msg_size=0) as socket:
-                        failures = 0
-                        await self._serve(socket)
+                        answered = await self._serve(socket)
+                        failures = 0 if answered else failures + 1
                         log.warning("scheduler closed the connection (code %s)", socket.close_code)
                 except (aiohttp.ClientError, OSError, TimeoutError) as error:
                     if failures == 0:
@@ -62,7 +63,9 @@ class SchedulerLink:
                     failures += 1
                 await asyncio.sleep(RETRY_S[min(failures, len(RETRY_S) - 1)])
 
-    async def _serve(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+    async def _serve(self, socket: aiohttp.ClientWebSocketResponse) -> bool:
+        """Until the connection ends; whether the scheduler has answered the registration."""
+        answered = False
         self._out = asyncio.Queue()
         self.send(self._register())
         writer = asyncio.create_task(self._write(socket, self._out))
@@ -70,6 +73,7 @@ class SchedulerLink:
             async for frame in socket:
                 if frame.type is not aiohttp.WSMsgType.BINARY:
                     continue
+                answered = True
                 self.registered.set()  # the scheduler answers a registration with what it wants
                 try:
                     self._on_message(wire.decode_to_engine(frame.data))
@@ -80,7 +84,9 @@ class SchedulerLink:
             self.registered.clear()
             writer.cancel()
             self._on_lost()
+        return answered
 
     async def _write(self, socket: aiohttp.ClientWebSocketResponse, out: asyncio.Queue[bytes]) -> None:
-        while True:
-            await socket.send_bytes(await out.get())
+        with contextlib.suppress(ConnectionError, aiohttp.ClientError):  # the reader notices, too
+            while True:
+                await socket.send_bytes(await out.get())
