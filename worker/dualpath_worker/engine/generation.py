@@ -176,18 +176,20 @@ class Generation:
 
     @torch.inference_mode()
     def _run(self) -> None:
-        while True:
+        idle, going_on = True, True
+        while going_on:
             try:
-                if not self._commands(block=not self._running):
-                    return
+                going_on = self._commands(block=idle)
                 self._admit()
-                if self._running:
+                if self._running and going_on:
                     self._step()
                     self._admit()  # the step may have freed pages, and no command need follow
+                idle = not self._running
             except Exception as error:
                 log.exception("a decode step failed")
                 for name in {one.fill.name for one in self._running}:
                     self._evict(name, f"decode step failed: {error}", excuse=False)
+                idle = False  # who waits for pages has them now
             self._flush()
 
     def _commands(self, *, block: bool) -> bool:
