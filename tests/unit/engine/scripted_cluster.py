@@ -29,6 +29,7 @@ class Node:
         self.inbox = self.parts.link.inbox  # type: ignore[attr-defined]
         self.incarnation = f"{self.agent.number}.0"
         self.known = True  # to the scheduler
+        self.linked = True  # as the engine sees it
         self.compute: asyncio.Task[None] | None = None
         self.runner = Runner(world, self.parts.pool)
         self.engine: Any = self._prefill() if name.startswith("prefill") else self._decode()
@@ -58,7 +59,7 @@ class Node:
         incarnation = self.incarnation
 
         def arrive() -> None:
-            if self.known and self.incarnation == incarnation and not self.agent.dead:
+            if self.linked and self.incarnation == incarnation and not self.agent.dead:
                 self.engine.on_message(message)
 
         self.world.later(("scheduler", self), arrive)
@@ -66,7 +67,8 @@ class Node:
     def reconnect(self, number: int) -> None:
         """The same process with a new connection."""
         self.incarnation = f"{self.agent.number}.{number}"
-        self.known = True
+        self.known = self.linked = True
+        self.tell(wire.Drain(accept_new=True, serve_reads=True))
 
     async def close(self) -> None:
         """After the test."""
@@ -142,7 +144,7 @@ class Session:
             return False
         node = self.world.random.choice(talking)
         message = node.inbox.popleft()
-        if node.known:
+        if node.known and node.linked:
             self._handle(node, message)
         return True
 
@@ -214,8 +216,8 @@ class Session:
             if side == "scheduler":
                 self._lost(node)
             else:
+                node.linked = False
                 node.engine.on_lost_link()
-                node.inbox.clear()
             if not left:
                 node.inbox.clear()
                 self.world.later(object(), lambda: node.reconnect(number))

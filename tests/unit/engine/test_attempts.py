@@ -81,11 +81,9 @@ def test_released_is_said_after_the_last_pull_and_once() -> None:
     side.attempts.close(attempt)
     assert side.told == []
     assert side.pool.quarantined == 3
-    assert side.attempts.pulls[PEER.engine, PEER.incarnation] == 1
     side.attempts.pull_ended(attempt, slots)
     assert len(side.told) == 1
     assert side.pool.available == SLOTS
-    assert not +side.attempts.pulls
 
 
 def test_a_dead_incarnation_holds_nothing() -> None:
@@ -99,6 +97,16 @@ def test_a_dead_incarnation_holds_nothing() -> None:
     assert side.pool.quarantined == 0
     side.attempts.close(live)
     assert side.pool.available == SLOTS
+
+
+def test_forgiven_attempts_hold_nothing() -> None:
+    side = Side()
+    attempt = side.open()
+    side.attempts.share(attempt)
+    side.attempts.close(attempt)
+    side.attempts.forgive()
+    assert side.pool.available == SLOTS
+    side.attempts.released("r", 1)  # the peer's word comes late
 
 
 def test_a_slot_that_is_still_written_is_replaced() -> None:

@@ -19,9 +19,12 @@ from enum import IntEnum
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from dualpath_api.wire import PoolInfo
 from dualpath_worker.blocks.runs import pick
+
+Slots = NDArray[np.int64]
 
 
 class SlotState(IntEnum):
@@ -68,45 +71,38 @@ class BlockPool:
 
     def begin(self, slots: Sequence[int]) -> None:
         """Add a hold: RESERVED | READY | IN_FLIGHT -> IN_FLIGHT."""
-        self._check(slots, "begin", SlotState.RESERVED, SlotState.READY, SlotState.IN_FLIGHT)
-        for slot in slots:
-            self._state[slot] = SlotState.IN_FLIGHT
-            self._holds[slot] += 1
+        taken = self._check(slots, "begin", SlotState.RESERVED, SlotState.READY, SlotState.IN_FLIGHT)
+        self._state[taken] = SlotState.IN_FLIGHT
+        self._holds[taken] += 1
 
     def end(self, slots: Sequence[int]) -> None:
         """Take a hold away; with the last one IN_FLIGHT -> READY and QUARANTINED -> FREE."""
-        self._check(slots, "end", SlotState.IN_FLIGHT, SlotState.QUARANTINED)
-        for slot in slots:
-            self._holds[slot] -= 1
-            if self._holds[slot] == 0:
-                if self._state[slot] == SlotState.QUARANTINED:
-                    self._to_free(slot)
-                else:
-                    self._state[slot] = SlotState.READY
+        held = self._check(slots, "end", SlotState.IN_FLIGHT, SlotState.QUARANTINED)
+        self._holds[held] -= 1
+        calm = held[self._holds[held] == 0]
+        given_up = self._state[calm] == SlotState.QUARANTINED
+        self._state[calm] = SlotState.READY
+        self._to_free(calm[given_up])
 
     def free(self, slots: Sequence[int]) -> None:
         """RESERVED | READY -> FREE. Raises for a held slot: use `retire`."""
-        self._check(slots, "free", SlotState.RESERVED, SlotState.READY)
-        for slot in slots:
-            self._to_free(slot)
+        self._to_free(self._check(slots, "free", SlotState.RESERVED, SlotState.READY))
 
     def retire(self, slots: Sequence[int]) -> list[int]:
         """Free what nothing holds, quarantine the rest until its holds have ended; returns the latter."""
-        self._check(slots, "retire", SlotState.RESERVED, SlotState.READY, SlotState.IN_FLIGHT)
-        held = [slot for slot in slots if self._holds[slot]]
-        self._state[held] = SlotState.QUARANTINED
-        for slot in slots:
-            if not self._holds[slot]:
-                self._to_free(slot)
-        return held
+        taken = self._check(slots, "retire", SlotState.RESERVED, SlotState.READY, SlotState.IN_FLIGHT)
+        held = self._holds[taken] > 0
+        self._state[taken[held]] = SlotState.QUARANTINED
+        self._to_free(taken[~held])
+        quarantined: list[int] = taken[held].tolist()
+        return quarantined
 
     def quarantine(self, slots: Sequence[int]) -> None:
         """Anything taken -> QUARANTINED, with one more hold that only `release_quarantined` takes away."""
-        taken = (SlotState.RESERVED, SlotState.READY, SlotState.IN_FLIGHT, SlotState.QUARANTINED)
-        self._check(slots, "quarantine", *taken)
-        for slot in slots:
-            self._state[slot] = SlotState.QUARANTINED
-            self._holds[slot] += 1
+        states = (SlotState.RESERVED, SlotState.READY, SlotState.IN_FLIGHT, SlotState.QUARANTINED)
+        taken = self._check(slots, "quarantine", *states)
+        self._state[taken] = SlotState.QUARANTINED
+        self._holds[taken] += 1
 
     def release_quarantined(self, slots: Sequence[int]) -> None:
         """Take away the hold of `quarantine`; the slot is FREE once no other hold is left."""
@@ -168,18 +164,21 @@ class BlockPool:
 
     # ------------------------------------------------------------ inside
 
-    def _check(self, slots: Sequence[int], verb: str, *allowed: SlotState) -> None:
+    def _check(self, slots: Sequence[int], verb: str, *allowed: SlotState) -> Slots:
+        """The slots as an array: a long prompt has thousands, and this runs on the event loop."""
+        asked = np.asarray(slots, np.int64)
         if len(set(slots)) != len(slots):
             raise SlotError(f"cannot {verb} a slot twice in one call: {list(slots)}")
-        for slot in slots:
-            if not 0 <= slot < self.slots:
-                raise SlotError(f"cannot {verb} slot {slot}: the pool has {self.slots}")
-            if self._state[slot] not in allowed:
-                raise SlotError(f"cannot {verb} slot {slot}: it is {self.state(slot).name}")
+        for slot in asked[(asked < 0) | (asked >= self.slots)]:
+            raise SlotError(f"cannot {verb} slot {slot}: the pool has {self.slots}")
+        bits = sum(1 << state for state in allowed)
+        for slot in asked[(bits >> self._state[asked].astype(np.int64)) & 1 == 0]:
+            raise SlotError(f"cannot {verb} slot {slot}: it is {self.state(int(slot)).name}")
+        return asked
 
-    def _to_free(self, slot: int) -> None:
-        self._state[slot] = SlotState.FREE
-        self._generation[slot] += 1
+    def _to_free(self, slots: Slots) -> None:
+        self._state[slots] = SlotState.FREE
+        self._generation[slots] += 1
 
 
 def indices(pairs: Iterable[tuple[int, int]], layers: int) -> np.ndarray[tuple[int], np.dtype[np.int32]]:

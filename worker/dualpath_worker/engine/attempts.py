@@ -9,7 +9,6 @@ lands).
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
@@ -72,7 +71,6 @@ class Attempts(Generic[A]):
     notify: Callable[[wire.Peer, wire.ToPeer], None]
     live: dict[Name, A] = field(default_factory=dict)
     lingering: dict[Name, Lingering] = field(default_factory=dict)
-    pulls: Counter[tuple[str, str]] = field(default_factory=Counter)  # not ended, by (engine, incarnation)
 
     def open(self, attempt: A) -> None:
         """Take a new attempt; its slots are reserved."""
@@ -108,13 +106,11 @@ class Attempts(Generic[A]):
     def pull_began(self, attempt: A, slots: list[int]) -> None:
         """A transfer from the peer's slots into ours has been posted."""
         attempt.pulling += 1
-        self.pulls[attempt.peer.engine, attempt.peer.incarnation] += 1
         self.pool.begin(slots)
 
     def pull_ended(self, attempt: A, slots: list[int]) -> None:
         """It has really ended, well or not."""
         attempt.pulling -= 1
-        self.pulls[attempt.peer.engine, attempt.peer.incarnation] -= 1
         self.pool.end(slots)
         self._tell(attempt)
 
@@ -164,6 +160,15 @@ class Attempts(Generic[A]):
         for attempt in orphans:
             self.released(*attempt.name)
         return orphans
+
+    def forgive(self) -> None:
+        """Wait for no peer any more: the scheduler uses nothing of the closed attempts.
+
+        Whoever still pulls from their slots may get other bytes: a prefill engine's tokens for such an
+        attempt are ignored, and a decode engine gets no `Confirmed`.
+        """
+        for name in list(self.lingering):
+            self.released(*name)
 
     def _tell(self, attempt: A) -> None:
         if attempt.pulled and attempt.pulling == 0 and not attempt.told:

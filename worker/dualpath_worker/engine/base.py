@@ -37,7 +37,6 @@ READ_BATCH_BYTES = 4 << 20
 READS_OUTSTANDING = 2
 PULL_BYTES = 4 << 20
 PEER_DEADLINE_S = 10.0
-FAREWELL_S = 1.0  # a notification needs some progress of the connection before that may be closed
 BUSY_REPORT_S = 0.1
 IDLE_REPORT_S = 2.0
 
@@ -82,6 +81,7 @@ class Engine(ABC, Generic[A]):
         self.serve_reads = True
         self.bytes_read = 0
         self._seen = 0
+        self._returned = False  # the connection was lost, and the new one has not been used yet
         self._incarnations: dict[str, str] = {}
         self._changed = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -123,6 +123,11 @@ class Engine(ABC, Generic[A]):
 
     def on_message(self, message: wire.ToEngine) -> None:
         """One message of the scheduler."""
+        if self._returned:
+            # It knows this incarnation, so it has given up all of the one before; a peer that has done so, or
+            # has died meanwhile, tells an incarnation that is gone nothing.
+            self._returned = False
+            self.attempts.forgive()
         match message:
             case wire.Assign():
                 self._assign(message)
@@ -191,14 +196,6 @@ class Engine(ABC, Generic[A]):
         for attempt in self.attempts.peer_gone(engine, incarnation):
             if self.needs_peer(attempt):
                 self.drop(attempt, f"{engine} is gone")
-        self._loop.call_later(FAREWELL_S, self._part, engine, incarnation)
-
-    def _part(self, engine: str, incarnation: str) -> None:
-        """Disconnect once nothing is pulled from it: a process that was only stopped waits for `Released`."""
-        if self.attempts.pulls[engine, incarnation]:
-            self._loop.call_later(FAREWELL_S, self._part, engine, incarnation)
-            return
-        del self.attempts.pulls[engine, incarnation]
         self.parts.agent.remove_peer(engine, incarnation)
 
     def on_abort(self, message: wire.Abort) -> None:
@@ -211,6 +208,7 @@ class Engine(ABC, Generic[A]):
         for attempt in self.attempts:
             self.drop(attempt, "the scheduler is gone")
         self.accept_new = self.serve_reads = True
+        self._returned = True
         self._seen = 0
 
     def on_start(self, message: wire.Start) -> None:
