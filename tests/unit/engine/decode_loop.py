@@ -12,8 +12,9 @@ from dualpath_api import wire
 from dualpath_api.keys import block_keys
 from dualpath_worker.blocks import BlockPool
 from dualpath_worker.engine.arrivals import LayerArrivals
-from dualpath_worker.engine.generation import BlockComplete, Event, Fill, Generation, Stepped
+from dualpath_worker.engine.generation import Generation
 from dualpath_worker.engine.layerwise import ChunkWork, LayerwisePrefill
+from dualpath_worker.engine.loop_messages import BlockComplete, Event, Fill, Stepped
 from dualpath_worker.engine.prefill import first_tokens
 from dualpath_worker.metrics import Metrics
 from dualpath_worker.models import load_model

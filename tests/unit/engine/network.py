@@ -22,8 +22,8 @@ from dualpath_api.keys import KvLayout, block_keys
 from dualpath_worker.blocks import BlockPool
 from dualpath_worker.engine.arrivals import LayersLostError
 from dualpath_worker.engine.base import Parts
-from dualpath_worker.engine.generation import Ended, Entered, Fill, Unfilled
 from dualpath_worker.engine.layerwise import ChunkLostError, ChunkWork
+from dualpath_worker.engine.loop_messages import Ended, Entered, Fill, Unfilled
 from dualpath_worker.metrics import Metrics
 from dualpath_worker.storage.io import ReadOutcome
 from dualpath_worker.transfer.results import Outcome, TransferResult

@@ -12,7 +12,7 @@ import torch
 from decode_loop import BLOCK, DecodeLoop
 
 from dualpath_api.keys import block_keys
-from dualpath_worker.engine.generation import BlockComplete, Ended, Entered, Evicted, Stepped, Unfilled
+from dualpath_worker.engine.loop_messages import BlockComplete, Ended, Entered, Evicted, Stepped, Unfilled
 
 Make = Callable[..., DecodeLoop]
 

@@ -20,14 +20,14 @@ from dualpath_api import wire
 from dualpath_api.wire import ReadMode, Role
 from dualpath_worker.engine.attempts import Attempt, Name
 from dualpath_worker.engine.base import PEER_DEADLINE_S, BlocksRead, Engine, Parts
-from dualpath_worker.engine.generation import (
+from dualpath_worker.engine.generation import Generation
+from dualpath_worker.engine.loop_messages import (
     BlockComplete,
     Ended,
     Entered,
     Event,
     Evicted,
     Fill,
-    Generation,
     Stepped,
     Unfilled,
 )

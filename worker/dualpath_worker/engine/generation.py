@@ -1,8 +1,7 @@
 """The decode loop: continuous batching over paged KV, on a thread of its own.
 
-The event loop sends commands (fill, abort, release a page) and gets events back, once a step. The thread
-owns the pages and the sequences; nobody else touches them. A `Fill` is answered by exactly one `Entered` or
-`Unfilled`, an entered attempt by exactly one `Ended` or `Evicted`.
+The event loop sends commands (fill, abort, release a page) and gets events back, once a step
+(loop_messages.py). The thread owns the pages and the sequences; nobody else touches them.
 """
 
 from __future__ import annotations
@@ -23,91 +22,25 @@ from dualpath_kernels import gather_layer_blocks
 from dualpath_worker.blocks import BlockPool, PagePool
 from dualpath_worker.engine.attempts import Name
 from dualpath_worker.engine.finish import finish_of
+from dualpath_worker.engine.loop_messages import (
+    Abort,
+    BlockComplete,
+    Ended,
+    Entered,
+    Event,
+    Evicted,
+    Fill,
+    ReleasePage,
+    Stepped,
+    Unfilled,
+    without_choice,
+)
 from dualpath_worker.engine.stepping import Stepper
 from dualpath_worker.metrics import Metrics
 from dualpath_worker.models import Model
 from dualpath_worker.sampling import Row, sample
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fill:
-    """Copy the prompt from these buffer slots into pages and go on from the first tokens."""
-
-    assign: wire.Assign
-    slots: tuple[int, ...]
-    first: tuple[tuple[int, int], ...]  # (choice, token)
-
-    @property
-    def name(self) -> Name:
-        """(request, attempt)."""
-        return self.assign.request, self.assign.attempt
-
-
-@dataclass(frozen=True, slots=True)
-class Abort:
-    """Forget an attempt, or one of its choices."""
-
-    name: Name
-    choice: int | None
-
-
-@dataclass(frozen=True, slots=True)
-class ReleasePage:
-    """A persisted page is written."""
-
-    page: int
-
-
-@dataclass(frozen=True, slots=True)
-class Entered:
-    """The prompt is in the pages; the slots are needed no more."""
-
-    name: Name
-
-
-@dataclass(frozen=True, slots=True)
-class Unfilled:
-    """The attempt was aborted before it entered, or can never fit (`reason`)."""
-
-    name: Name
-    reason: str | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Stepped:
-    """The tokens of one step."""
-
-    drawn: tuple[wire.Drawn, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class BlockComplete:
-    """A block of generated tokens can be persisted; the page is held until `release_page`."""
-
-    key: bytes
-    page: int
-    data: tuple[memoryview, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """All choices of the attempt are finished or aborted."""
-
-    name: Name
-
-
-@dataclass(frozen=True, slots=True)
-class Evicted:
-    """The attempt goes back to the queue: no page is left and it is the youngest, or a step failed."""
-
-    name: Name
-    reason: str
-    excuse: bool  # False: our own fault, so that a request that always fails is not tried forever
-
-
-Event = Entered | Unfilled | Stepped | BlockComplete | Ended | Evicted
 
 
 @dataclass(slots=True, eq=False)
@@ -372,10 +305,3 @@ class Generation:
             self._running.remove(one)
             self._pages.drop(one.pages)
         self._events.append(Evicted(name, reason, excuse))
-
-
-def without_choice(fill: Fill, choice: int) -> Fill:
-    """The same fill without one choice that was given up."""
-    return Fill(
-        assign=fill.assign, slots=fill.slots, first=tuple(pair for pair in fill.first if pair[0] != choice)
-    )
