@@ -17,7 +17,6 @@ from dualpath_cli import checks
 from dualpath_cli.defaults import cluster_for
 from dualpath_cli.process import Command
 
-
 ENGINE_ENVIRONMENT = {
     # torch then asks for huge pages: decoding reads all weights a step, and on a CPU the TLB limits that
     "THP_MEM_ALLOC_ENABLE": "1",

@@ -209,6 +209,8 @@ class Writes:
 class Runner:
     """Stands in for the model: new rows name their token; cached rows must be what they should be."""
 
+    attention_s = 0.001
+
     def __init__(self, world: World, pool: BlockPool) -> None:
         self.world, self.pool = world, pool
         self.live: Callable[[], Sequence[Any]] = tuple

@@ -108,3 +108,26 @@ def test_any_fit_is_monotone(samples, more):
         (cached, new), *rest = batch
         assert fitted.predict(batch) <= fitted.predict([(cached, new + more), *rest])
         assert fitted.predict(batch) <= fitted.predict([(cached + more, new), *rest])
+
+
+def test_a_context_beyond_the_quota_goes_on_in_chunks_of_the_least_size():
+    slow = AttentionTime(a0=1.0)
+    ready = [ReadyRequest(request="long", cached=3000, remaining=400)]
+    assert next_batch(ready, 0.3, 4096, slow, least=64) == [Chunk(request="long", tokens=64)]
+    assert next_batch(ready, 0.3, 24, slow, least=64) == [Chunk(request="long", tokens=24)]
+
+
+@given(
+    st.floats(1e-6, 1e3),
+    st.floats(1e-6, 1e3),
+)
+def test_a_correction_moves_towards_what_was_measured(predicted: float, measured: float):
+    model = AttentionTime(a0=predicted)
+    after = model.corrected(predicted, measured).predict([(0, 1)])
+    assert min(predicted, measured) * (1 - 1e-9) <= after <= max(predicted, measured) * (1 + 1e-9)
+
+
+def test_nothing_measured_corrects_nothing():
+    model = AttentionTime(a0=1.0, a1=2.0)
+    assert model.corrected(1.0, 0.0) == model
+    assert model.corrected(0.0, 1.0) == model

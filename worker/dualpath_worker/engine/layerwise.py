@@ -8,6 +8,7 @@ scattered back.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
@@ -53,6 +54,8 @@ class LayerwisePrefill:
         self._block_tokens = block_tokens
         self._row = (2, model.config.num_kv_heads, model.config.head_dim)
         self._ring = torch.empty((RING, 0, *self._row), dtype=model.dtype, device=model.device)
+        self.attention_s = 0.0
+        """Attention time of the last batch; on a GPU, which works later, the time to launch it."""
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="layer-load")
         self._storer = ThreadPoolExecutor(1, thread_name_prefix="layer-store")
 
@@ -63,6 +66,7 @@ class LayerwisePrefill:
         Returns the logits of each chunk's last token, float32 [chunks, vocabulary]. Raises ChunkLostError.
         """
         layers = self._model.config.num_layers
+        self.attention_s = 0.0
         ends = list(accumulate(work.cached + len(work.tokens) for work in batch))
         starts = [0, *ends[:-1]]
         self._reserve_ring(ends[-1])
@@ -130,7 +134,10 @@ class LayerwisePrefill:
 
         def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.Tensor:
             q = rope_store(q, k, v, *model.rope, positions, kv, rows)
-            return prefill_attention(q, kv, segments, model.scale, model.window)
+            began = time.perf_counter()
+            mixed = prefill_attention(q, kv, segments, model.scale, model.window)
+            self.attention_s += time.perf_counter() - began
+            return mixed
 
         return attend
 

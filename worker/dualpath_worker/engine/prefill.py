@@ -239,7 +239,9 @@ class PrefillEngine(Engine[PrefillAttempt]):
                 ReadyRequest(request=name, cached=a.computed, remaining=a.length - a.computed)
                 for name, a in self._ready.items()
             ]
-            chunks = next_batch(requests, self._quota_s, self._max_tokens, self._attention)
+            chunks = next_batch(
+                requests, self._quota_s, self._max_tokens, self._attention, self.layout.block_tokens
+            )
             if not chunks:
                 self._work.clear()
                 continue
@@ -273,6 +275,8 @@ class PrefillEngine(Engine[PrefillAttempt]):
         finally:
             self.pool.end(held)
         self.metrics.step_seconds.labels("prefill").observe(time.perf_counter() - began)
+        predicted = self._attention.predict([(one.cached, len(one.tokens)) for one in work])
+        self._attention = self._attention.corrected(predicted, self._runner.attention_s)
         await self._finish(members, logits)
 
     def _chunk(self, attempt: PrefillAttempt, tokens: int) -> ChunkWork:
