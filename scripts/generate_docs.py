@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from dualpath_api.cluster import DualPathCluster
+from dualpath_api.token import TOKEN_FILE
 from dualpath_api.units import Bytes, format_bytes
 
 REFERENCE = Path(__file__).resolve().parents[1] / "docs" / "reference"
@@ -58,7 +59,7 @@ def configuration_page() -> str:
     lines += ["", "## Variables of the gateway", "", "Times are in seconds.", ""]
     lines += ["| variable | type | default | meaning |", "| --- | --- | --- | --- |"]
     for name, field in settings.Settings.model_fields.items():
-        variable = settings.TOKEN_FILE if name == "control_token" else settings.PREFIX + name.upper()
+        variable = TOKEN_FILE if name == "control_token" else settings.PREFIX + name.upper()
         lines.append(_row(variable, _type(field), _default(field), _described(field, variable)))
     return "\n".join([*lines, ""])
 

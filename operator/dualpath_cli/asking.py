@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError, URLError
 from urllib.parse import quote
 from urllib.request import Request, urlopen
 
 from dualpath_api.errors import SpecError
+from dualpath_api.token import control_token
 
 TIMEOUT_S = 10.0
 
@@ -43,17 +43,8 @@ def ask(url: str, request: str) -> dict[str, Any]:
 
 
 def _headers() -> dict[str, str]:
-    path = os.environ.get("DUALPATH_CONTROL_TOKEN_FILE")
-    if not path:
-        return {}
-    try:
-        return {"Authorization": f"Bearer {Path(path).read_text().strip()}"}
-    except OSError as error:
-        raise SpecError(
-            f"DUALPATH_CONTROL_TOKEN_FILE={path} cannot be read",
-            cause=error.strerror or str(error),
-            remedy="name a readable file that holds the token, or unset it",
-        ) from None
+    token = control_token(os.environ)
+    return {"Authorization": f"Bearer {token}"} if token else {}
 
 
 def _refused(error: HTTPError, base: str, request: str) -> SpecError:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import psutil
+import pytest
 from checkpoints import cached_checkpoint
-from client import BLOCK, complete, fresh, wait_for
+from client import BLOCK, call, complete, fresh, wait_for
 from specs import write_spec
 
 from dualpath_cli.embedded import embedded
@@ -41,3 +45,16 @@ def alive(process: psutil.Process) -> bool:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+def test_with_a_token_the_engines_register_and_strangers_are_refused(tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("secret\n")
+    spec = write_spec(tmp_path, cached_checkpoint("qwen3"))
+    with embedded(spec, environment={"DUALPATH_CONTROL_TOKEN_FILE": str(token)}) as cluster:
+        complete(cluster, fresh(10, "token"), 2)
+        with pytest.raises(HTTPError, match="401"):
+            call(cluster.url("/control/v1/report"))
+        request = Request(cluster.url("/control/v1/report"), headers={"Authorization": "Bearer secret"})
+        with urlopen(request, timeout=10) as answer:
+            assert len(json.load(answer)["engines"]) == 2

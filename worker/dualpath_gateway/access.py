@@ -1,6 +1,6 @@
 """Who may use the control paths and the engine socket.
 
-With a token (file named by DUALPATH_CONTROL_TOKEN_FILE, or DUALPATH_CONTROL_TOKEN): who sends it as a bearer
+With a token (in the file that DUALPATH_CONTROL_TOKEN_FILE names): who sends it as a bearer
 token. Without: peers on this machine's loopback only, whatever address the port is bound to; and no browser
 pages, which could otherwise be made to call from there.
 """

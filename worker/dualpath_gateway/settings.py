@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dualpath_api.errors import SpecError
+from dualpath_api.token import control_token
 from dualpath_gateway.scheduler.model import Patience
 
 PREFIX = "DUALPATH_GATEWAY_"
-TOKEN_FILE = "DUALPATH_CONTROL_TOKEN_FILE"
-TOKEN = "DUALPATH_CONTROL_TOKEN"
 
 
 class Settings(BaseModel):
@@ -67,7 +65,7 @@ def read_settings(env: Mapping[str, str]) -> Settings:
             cause="no such setting",
             remedy=f"use one of {', '.join(sorted(PREFIX + name.upper() for name in known))}",
         )
-    if token := _token(env):
+    if token := control_token(env):
         given["control_token"] = token
     try:
         return Settings.model_validate(given)
@@ -79,21 +77,3 @@ def read_settings(env: Mapping[str, str]) -> Settings:
             cause="not a value of that setting",
             remedy="see docs/reference/configuration.md",
         ) from None
-
-
-def _token(env: Mapping[str, str]) -> str | None:
-    if path := env.get(TOKEN_FILE):
-        try:
-            token = Path(path).read_text().strip()
-        except OSError as error:
-            raise SpecError(
-                f"{TOKEN_FILE}={path} cannot be read",
-                cause=error.strerror or str(error),
-                remedy="name a readable file that holds the token",
-            ) from None
-        if not token:
-            raise SpecError(
-                f"{TOKEN_FILE}={path} is empty", cause="no token in it", remedy="write a token into the file"
-            )
-        return token
-    return env.get(TOKEN) or None

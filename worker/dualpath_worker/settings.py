@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dualpath_api.cluster import ClusterSpec, RoleSpec
-from dualpath_api.errors import SpecError
 from dualpath_api.loading import load_cluster
+from dualpath_api.token import control_token
 from dualpath_api.wire import Role
 
 
@@ -77,23 +77,8 @@ def read_settings(arguments: Sequence[str] | None = None) -> Settings:
         group=given.group,
         rank=given.rank,
         scheduler=given.scheduler,
-        token=read_token(),
+        token=control_token(os.environ),
         ready_file=given.ready_file,
         metrics_host=given.metrics_host,
         log_format=given.log,
     )
-
-
-def read_token() -> str | None:
-    """The control token, from the file that DUALPATH_CONTROL_TOKEN_FILE names."""
-    path = os.environ.get("DUALPATH_CONTROL_TOKEN_FILE")
-    if not path:
-        return None
-    try:
-        return Path(path).read_text().strip() or None
-    except OSError as error:
-        raise SpecError(
-            f"cannot read the control token {path}",
-            cause=str(error),
-            remedy="let DUALPATH_CONTROL_TOKEN_FILE name a readable file, or unset it",
-        ) from error
