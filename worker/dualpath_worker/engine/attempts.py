@@ -3,8 +3,8 @@
 Two engines touch an attempt's slots: the owner, and its peer, which pulls from them. A slot is therefore
 held (`BlockPool.begin`) from the moment that the peer is told of it until the peer says `Released`, or is
 known dead; the owner's own reads and pulls hold it too. An attempt that ends before that has its slots
-quarantined, and the pool frees each with its last hold (dataplane.md rule: an abandoned transfer still
-lands).
+quarantined, and the pool frees each with its last hold (an abandoned transfer still lands: NIXL cannot
+cancel).
 """
 
 from __future__ import annotations
