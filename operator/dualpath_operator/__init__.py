@@ -1,0 +1,1 @@
+"""The Kubernetes operator: reconciles DualPathCluster objects into Pods that serve."""
