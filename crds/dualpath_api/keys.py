@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from sys import byteorder
 
@@ -64,8 +64,3 @@ def block_keys(parent: bytes, tokens: Sequence[int], block_tokens: int) -> list[
         parent = hashlib.sha256(parent + data[start:end]).digest()
         keys.append(parent)
     return keys
-
-
-def key_names(keys: Iterable[bytes]) -> list[str]:
-    """Hex names, as used for files and in logs."""
-    return [key.hex() for key in keys]

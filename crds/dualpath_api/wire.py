@@ -9,7 +9,6 @@ attempt is ignored, and so are unknown fields. docs/concepts.md has the states o
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any
 
 import msgspec
 
@@ -64,6 +63,7 @@ class Nic(msgspec.Struct, frozen=True, kw_only=True):
     rx_bytes_per_s: float
     tx_bytes_per_s: float
     link_bytes_per_s: float  # 0: unknown
+    scope: str = ""  # its name is unique within this network namespace; "": within its node
 
 
 class Peer(msgspec.Struct, frozen=True, kw_only=True):
@@ -92,9 +92,9 @@ class Register(Message, frozen=True, kw_only=True):
     """First message of a connection. A new incarnation drops all that the old one knew."""
 
     protocol: int
-    engine: str  # prefill-0-0
+    engine: str  # prefill-0-0; in a pod POD-RANK
     role: Role
-    group: str  # prefill-0
+    group: str  # prefill-0; the pod's name
     rank: int
     incarnation: str
     pid: int
@@ -106,7 +106,13 @@ class Register(Message, frozen=True, kw_only=True):
     metrics_url: str
     prefill_tokens_per_s: float = 0.0  # measured at start; alpha and beta follow from these two
     storage_tokens_per_s: float = 0.0
-    held: tuple[tuple[str, int], ...] = ()  # (request, attempt) still alive here after a reconnect
+    revision: str = ""  # engines of different revisions are never paired
+    pod: str = ""
+    pod_uid: str = ""
+    node: str = ""
+    process: str = ""  # alike for all connections of one process: what was wished of it ends with it
+    accept_new: bool = True  # what the last connection wished, for a scheduler that has lost it
+    serve_reads: bool = True
 
 
 class Report(Message, frozen=True, kw_only=True):
@@ -124,6 +130,7 @@ class Report(Message, frozen=True, kw_only=True):
     accept_new: bool = True
     serve_reads: bool = True
     serving_reads: int = 0  # requests of other engines that still read from this one's buffer
+    busy_s: float = 0.0  # spent computing, since start
     nics: tuple[Nic, ...] = ()  # rank 0 of a group only
 
 
@@ -362,8 +369,3 @@ def decode_to_peer(data: bytes) -> ToPeer:
 def decode_pool(data: bytes) -> PoolInfo:
     """Raises msgspec.DecodeError on anything else."""
     return _pool.decode(data)
-
-
-def as_dict(message: Message) -> dict[str, Any]:
-    """For logs and debug pages."""
-    return dict(msgspec.to_builtins(message))

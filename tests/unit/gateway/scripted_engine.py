@@ -69,6 +69,7 @@ class ScriptedEngine:
         self.finish_at = 10**9
         self.script: Callable[[int, int], int] = token_at
         self.logprob: float | None = None
+        self.figures: dict[str, Any] = {}  # fields of all later reports
         self.store_late = False  # persist only on `flush`
         self.unstored: list[bytes] = []
         self._changed = asyncio.Condition()
@@ -107,7 +108,7 @@ class ScriptedEngine:
             "free_slots": self.registration.buffer_slots - used,
             "free_pages": self.registration.cache_pages,
         }
-        await self.send(wire.Report(**{**fields, **more}))
+        await self.send(wire.Report(**{**fields, **self.figures, **more}))
 
     async def saw(self, kind: type[M], where: Callable[[M], bool] = lambda _: True) -> M:
         """Wait for a message."""
@@ -146,6 +147,9 @@ class ScriptedEngine:
                     if (assign := self.live.get((message.request, message.attempt))) is not None:
                         self.firsts[message.request, message.attempt] = dict(message.first)
                         self._spawn(self._decode(assign))
+                case wire.Drain():
+                    self.figures |= {"accept_new": message.accept_new, "serve_reads": message.serve_reads}
+                    await self.report()
                 case wire.Abort():
                     if message.choice is None:
                         self.live.pop((message.request, message.attempt), None)

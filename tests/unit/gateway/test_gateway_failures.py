@@ -219,12 +219,6 @@ async def test_a_new_incarnation_replaces_the_old_connection(gateway):
         assert world.engines.get("decode-0-0").register.incarnation == "2"
 
 
-async def test_what_an_engine_still_holds_of_an_old_connection_is_aborted(gateway):
-    engine = await gateway.engine("decode-0-0", held=(("old", 3),))
-    abort = await engine.saw(wire.Abort)
-    assert (abort.request, abort.attempt, abort.choice) == ("old", 3, None)
-
-
 async def test_storage_that_does_not_answer_is_a_miss(make_gateway):
     gateway = await make_gateway(match_s=0.05)
     prefill, decode = await gateway.pair()

@@ -6,7 +6,6 @@ Every method takes the time (seconds of any steady clock); what is to be done th
 from __future__ import annotations
 
 from dualpath_api.keys import KvLayout
-from dualpath_api.wire import Abort as AbortMessage
 from dualpath_api.wire import (
     Accepted,
     Drain,
@@ -134,8 +133,6 @@ class Scheduler:
         engine = world.engines.add(register, now)
         world.note("engine up", engine=engine.name, role=engine.role.value, incarnation=register.incarnation)
         self._tell_drain(engine)  # also says that it is registered
-        for request, attempt in register.held:  # nothing of a lost connection goes on here
-            world.send(engine.name, AbortMessage(request=request, attempt=attempt))
         placing.pump(world, now)
 
     def engine_lost(self, name: str, reason: str, now: float) -> None:
