@@ -1,6 +1,6 @@
 # Every target sets up what it needs (scripts/setup.sh: quick when nothing has changed).
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check docs bench-engine clean
+.PHONY: help setup demo test test-cluster check docs bench-engine clean
 PYTHON_OF_VENV := .venv/bin/python
 
 help: ## List the targets
@@ -14,6 +14,10 @@ demo: setup ## An agent's conversation over all three read modes, compared token
 
 test: setup ## All tests; ARGS="-k name" selects
 	@$(PYTHON_OF_VENV) -m pytest $(ARGS)
+
+test-cluster: setup ## The tests on a Kubernetes control plane of their own; ARGS="-k name" selects
+	@tests/cluster/tools/build.sh >/dev/null
+	@$(PYTHON_OF_VENV) -m pytest tests/cluster $(ARGS)
 
 check: setup ## Lint, format, types, layers, documentation: under a minute
 	@scripts/check.sh
