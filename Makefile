@@ -22,6 +22,9 @@ test-cluster: setup ## The tests on a Kubernetes control plane of their own; ARG
 check: setup ## Lint, format, types, layers, documentation: under a minute
 	@scripts/check.sh
 
+crds: setup ## Write the CustomResourceDefinitions anew
+	@$(PYTHON_OF_VENV) scripts/generate_crds.py
+
 docs: setup ## Write the generated reference pages anew
 	@$(PYTHON_OF_VENV) scripts/generate_docs.py
 

@@ -21,6 +21,7 @@ step "format" ruff format --check .
 step "types" mypy
 step "layers" lint-imports
 step "sources" python scripts/check_sources.py
+step "generated CRDs" python scripts/generate_crds.py --check
 step "generated pages" python scripts/generate_docs.py --check
 step "links" python scripts/check_links.py
 

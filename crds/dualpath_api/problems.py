@@ -49,7 +49,10 @@ def _problem(
     """(what, cause, remedy) of one error."""
     path = tuple(step for step in details["loc"] if step != "[key]")
     given = _lookup(data, path)
-    where = next((flag for set_path, flag in origins.items() if path[: len(set_path)] == set_path), source)
+    about = [flag for set_path, flag in origins.items() if path[: len(set_path)] == set_path]
+    if details["type"] == "value_error":  # a rule between fields: one that a flag has set may have broken it
+        about += [flag for set_path, flag in origins.items() if set_path[: len(path)] == path]
+    where = next(iter(about), source)
     field = dotted(path) or "the document"
     kind = details["type"]
     if kind == "missing":
@@ -93,7 +96,7 @@ def _unknown_key(path: Sequence[Step]) -> tuple[str, str]:
     """(cause, remedy) of a key that does not exist."""
     keys = _keys(_model(path[:-1]))
     parent = dotted(path[:-1]) or "the document"
-    remedy = _did_you_mean(str(path[-1]), keys) or f"remove it; {parent} has {', '.join(keys)}"
+    remedy = _did_you_mean(str(path[-1]), keys) or f"remove it; {parent} has {', '.join(sorted(keys))}"
     return f"there is no such key in {parent}", remedy
 
 

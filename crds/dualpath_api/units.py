@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from fractions import Fraction
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BeforeValidator, PlainSerializer
 
@@ -39,7 +41,35 @@ def _hint(number: str, suffix: str) -> str:
     return f"did you mean {' or '.join(number + s for s in meant)}?" if meant else _EXAMPLES
 
 
-Bytes = Annotated[int, BeforeValidator(parse_bytes), PlainSerializer(format_bytes)]
+def _cel_at_least(limit: float) -> str:
+    return (
+        f"(type(self) == int ? self >= {int(limit)}"
+        f" : quantity(string(self)).compareTo(quantity('{format_bytes(int(limit))}')) >= 0)"
+    )
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class InYaml:
+    """How a unit is written: its schema in a CustomResourceDefinition, and its lower limit as CEL."""
+
+    schema: Mapping[str, Any]
+    at_least: Callable[[float], str] | None = None
+
+
+Bytes = Annotated[
+    int,
+    BeforeValidator(parse_bytes),
+    PlainSerializer(format_bytes),
+    InYaml(
+        {
+            "x-kubernetes-int-or-string": True,
+            "anyOf": [{"type": "integer"}, {"type": "string"}],
+            "pattern": r"^[0-9]+(\.[0-9]+)?(k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$",
+            "maxLength": 32,
+        },
+        _cel_at_least,
+    ),
+]
 """A number of bytes; in YAML a quantity."""
 
 
@@ -61,4 +91,35 @@ def format_duration(value: float) -> str:
     return f"{value:.0f}s" if value == int(value) else f"{value * 1000:.6f}".rstrip("0").rstrip(".") + "ms"
 
 
-Duration = Annotated[float, BeforeValidator(parse_duration), PlainSerializer(format_duration)]
+Duration = Annotated[
+    float,
+    BeforeValidator(parse_duration),
+    PlainSerializer(format_duration),
+    InYaml(
+        {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?(ms|s|m|h)$", "maxLength": 32},
+        lambda limit: f"duration(self) >= duration('{format_duration(limit)}')",
+    ),
+]
+"""A time in seconds; in YAML a number with its unit."""
+
+
+def parse_cpu(value: object) -> str:
+    """CPUs as Kubernetes writes them, such as 4 or 500m. Raises ValueError."""
+    if isinstance(value, bool) or not re.fullmatch(r"\d+m|\d+(\.\d{1,3})?", str(value)):
+        raise ValueError("not a number of CPUs; write for example 4, 0.5 or 500m")
+    return str(value)
+
+
+Cpu = Annotated[
+    str,
+    BeforeValidator(parse_cpu),
+    InYaml(
+        {
+            "x-kubernetes-int-or-string": True,
+            "anyOf": [{"type": "integer"}, {"type": "string"}],
+            "pattern": r"^([0-9]+m|[0-9]+(\.[0-9]{1,3})?)$",
+            "maxLength": 32,
+        }
+    ),
+]
+"""CPUs; in YAML a quantity."""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from dualpath_api.cluster import DualPathCluster
 from dualpath_api.errors import SpecError, UnsupportedError
+from dualpath_api.spec.roles import ScalingMode
 from dualpath_api.units import format_bytes
 
 _WEIGHTS = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
@@ -16,6 +17,7 @@ _WEIGHTS = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
 
 def check_machine(cluster: DualPathCluster, host: str, port: int, ready_file: Path | None) -> None:
     """Raises SpecError: port in use, store not writable, model missing, too little memory."""
+    _check_kind(cluster)
     _check_port(host, port)
     _check_model(cluster)
     _check_store(store_path(cluster))
@@ -29,8 +31,16 @@ def check_machine(cluster: DualPathCluster, host: str, port: int, ready_file: Pa
 
 
 def store_path(cluster: DualPathCluster) -> Path:
-    """The store's directory; relative to the current directory."""
-    return Path(cluster.spec.storage.files.path).expanduser().absolute()
+    """The store's directory; relative to the current directory. Raises UnsupportedError without one."""
+    files = cluster.spec.storage.files
+    if files is None:
+        kind = "managed" if cluster.spec.storage.managed else "external"
+        raise UnsupportedError(
+            f"spec.storage.{kind} is for Kubernetes",
+            cause="`dualpath up` keeps blocks in a directory",
+            remedy="give it one: spec.storage.files with path and size",
+        )
+    return Path(files.path).expanduser().absolute()
 
 
 def reachable(host: str) -> str:
@@ -64,6 +74,31 @@ def with_local_model(cluster: DualPathCluster) -> DualPathCluster:
         ) from error
     local = model.model_copy(update={"uri": f"file://{Path(folder).absolute()}", "revision": None})
     return cluster.model_copy(update={"spec": cluster.spec.model_copy(update={"model": local})})
+
+
+def _check_kind(cluster: DualPathCluster) -> None:
+    """What only Kubernetes can do is refused, not ignored."""
+    spec = cluster.spec
+    for role in ("prefill", "decode"):
+        scaling = getattr(spec, role).scaling
+        if scaling.mode != ScalingMode.STATIC:
+            raise UnsupportedError(
+                f"spec.{role}.scaling.mode is {scaling.mode}",
+                cause="`dualpath up` starts a fixed number of engines",
+                remedy=f"set mode: Static and replicas: --set spec.{role}.scaling.mode=Static",
+            )
+        if scaling.replicas == 0:
+            raise SpecError(
+                f"spec.{role}.scaling.replicas is 0",
+                cause="`dualpath up` needs at least one engine of each role",
+                remedy=f"--set spec.{role}.scaling.replicas=1",
+            )
+    if spec.model.uri.startswith("pvc://"):
+        raise UnsupportedError(
+            f"{spec.model.uri} is a volume of Kubernetes",
+            cause="`dualpath up` runs on this machine",
+            remedy="give a directory: --model DIR",
+        )
 
 
 def _check_port(host: str, port: int) -> None:

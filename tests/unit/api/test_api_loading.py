@@ -102,7 +102,7 @@ def test_overrides_apply_in_order_and_make_what_is_missing(spec):
         ),
         ("spec.pathPolicy.mod=Split", ["spec.pathPolicy.mod is not known", "did you mean mode?"]),
         ("spec.kv.block_tokens=64", ["spec.kv.block_tokens is not known", "did you mean blockTokens?"]),
-        ("spec.zebra=1", ["spec.zebra is not known", "remove it; spec has model, kv, prefill"]),
+        ("spec.zebra=1", ["spec.zebra is not known", "remove it; spec has decode, disruption, drain"]),
         ("zebra=1", ["no such key in the document", "apiVersion, kind, metadata, spec"]),
         ("spec.decode.resources.kvCache=256MB", ["'256MB'", "'MB' is not a unit", "256Mi or 256M"]),
         ("spec.decode.resources.kvCache=256 Mi", ["not a quantity of bytes", "256Mi, 4Gi or 500M"]),
@@ -111,12 +111,13 @@ def test_overrides_apply_in_order_and_make_what_is_missing(spec):
         ("spec.decode.resources.kvCache=true", ["kvCache is True", "not a quantity"]),
         ("spec.decode.resources.kvCache=1Ki", ["kvCache is '1Ki'", "at least 1Mi"]),
         ("spec.storage.files.size=1000", ["size is 1000", "at least 1Mi"]),
-        ("spec.decode.scaling.replicas=0", ["replicas is 0", "at least 1"]),
+        ("spec.decode.scaling.replicas=-1", ["replicas is -1", "at least 0"]),
+        ("spec.decode.scaling.replicas=0", ["spec is not acceptable", "serve together", "set both"]),
         ("spec.decode.scaling.replicas=65", ["replicas is 65", "at most 64"]),
         ("spec.decode.scaling.replicas=two", ["replicas is 'two'", "a whole number"]),
         ("spec.decode.scaling.replicas=1.5", ["replicas is 1.5", "a whole number"]),
         ("spec.decode.scaling.replicas=true", ["replicas is True", "a whole number"]),
-        ("spec.decode.scaling.mode=Planner", ["mode is 'Planner'", "allowed: Static", "write Static"]),
+        ("spec.decode.scaling.mode=Planner", ["scaling is not acceptable", "needs maxReplicas", "add it"]),
         ("spec.prefill.parallelism.data=9", ["data is 9", "at most 8"]),
         ("spec.kv.blockTokens=100", ["blockTokens is 100", "16, 32, 64, 128, 256"]),
         ("spec.model.servedName=123", ["servedName is 123", "text", "quotes"]),
@@ -124,10 +125,10 @@ def test_overrides_apply_in_order_and_make_what_is_missing(spec):
         ("spec.model.servedName=a b", ["servedName is 'a b'", "must match"]),
         (
             "spec.model.uri=s3://bucket/x",
-            ["uri is 's3://bucket/x'", "file:///absolute/path or hf://org/name"],
+            ["spec.model is not acceptable", "file:///absolute/path, hf://org/name"],
         ),
-        ("spec.model.uri=file://relative", ["uri is 'file://relative'", "file:///absolute/path"]),
-        ("spec.model.uri=hf://justname", ["uri is 'hf://justname'", "hf://org/name"]),
+        ("spec.model.uri=file://relative", ["spec.model is not acceptable", "file:///absolute/path"]),
+        ("spec.model.uri=hf://justname", ["spec.model is not acceptable", "hf://org/name"]),
         ("spec.model.revision=main", ["spec.model is not acceptable", "hf:// models", "remove revision"]),
         ("spec.model.dtype=float16", ["dtype is 'float16'", "allowed: float32, bfloat16"]),
         ("spec.nics[0].match=eth*", ["spec.nics[0].role is missing", "What the device carries"]),
@@ -139,7 +140,7 @@ def test_overrides_apply_in_order_and_make_what_is_missing(spec):
         ("spec.model={1: 2}", ["spec.model", "missing"]),
         ("apiVersion=v2", ["apiVersion is 'v2'", "dualpath.io/v1alpha1"]),
         ("metadata.name=My Cluster", ["metadata.name is 'My Cluster'", "Lower-case letters"]),
-        ("metadata.name=" + "a" * 64, ["at most 63"]),
+        ("metadata.name=" + "a" * 64, ["at most 40"]),
         ("spec.pathPolicy.mode={a: [", ["is not acceptable YAML", "put the value in quotes"]),
         ("spec.kv={blockTokens: 64, blockTokens: 32}", ["stands twice"]),
         ("spec.pathPolicy.mode", ["is not key=value"]),
@@ -200,9 +201,9 @@ def test_a_missing_file_and_a_directory_are_told(tmp_path):
 
 def test_errors_of_the_file_name_the_file_and_errors_of_flags_the_flag(spec):
     path = spec(EXAMPLE.read_text().replace("blockTokens: 64", "blockTokens: 63"))
-    text = told(path, "spec.decode.scaling.replicas=0")
+    text = told(path, "spec.decode.scaling.replicas=-1")
     assert f"{path}: spec.kv.blockTokens is 63" in text
-    assert "--set spec.decode.scaling.replicas=0: spec.decode.scaling.replicas is 0" in text
+    assert "--set spec.decode.scaling.replicas=-1: spec.decode.scaling.replicas is -1" in text
 
 
 def test_a_byte_order_mark_is_no_error(spec):
