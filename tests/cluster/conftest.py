@@ -25,6 +25,11 @@ RESTRICTED = {
 OUR_KINDS = ("dualpathclusters.dualpath.io", "dualpathenginegroups.dualpath.io")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Say what the marker means."""
+    config.addinivalue_line("markers", "cluster: runs on a Kubernetes control plane of the session's own")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what is in this folder: `-m "not cluster"` runs all the rest."""
     for item in _ours(items):

@@ -17,6 +17,7 @@ import kube_tools
 import kubeconfig
 import kwok_stages
 import urllib3
+from chaos_proxy import ChaosProxy
 from kube_api import ApiError, Kube
 from pki import Authority, signing_key
 from processes import Process, free_ports
@@ -52,6 +53,7 @@ class ControlPlane:
 
     `node_grace` is after how many seconds of silence a node counts as lost: long, as a loaded machine must not lose
     kwok's. `eviction` is the default toleration of lost nodes. `set_gates` makes kwok set every readiness gate.
+    `admission` names plugins beside the default ones.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class ControlPlane:
         eviction: int = 5,
         set_gates: bool = False,
         audit: bool = True,
+        admission: Sequence[str] = (),
     ) -> None:
         self.folder = folder
         self.address = address
@@ -73,6 +76,7 @@ class ControlPlane:
         self._eviction = eviction
         self._set_gates = set_gates
         self._audit = audit
+        self._admission = ("NodeRestriction", *admission)
         folder.mkdir(parents=True, exist_ok=True)
         self.authority = Authority(folder / "pki")
         self._front_proxy = Authority(folder / "pki", "front-proxy-ca")
@@ -140,6 +144,11 @@ class ControlPlane:
         return kubeconfig.write(
             file, server or self.url, self.authority.certificate, {"token": token}, namespace
         )
+
+    def chaos_proxy(self) -> ChaosProxy:
+        """A proxy before this API server, not started yet; give its `url` to `for_service_account`."""
+        serving = self.authority.server("chaos-proxy")
+        return ChaosProxy(self.url, self.authority.certificate, serving)
 
     def kubectl(
         self, *arguments: str | Path, stdin: str = "", check: bool = True, as_user: Path | None = None
@@ -236,7 +245,7 @@ class ControlPlane:
             f"--service-account-key-file={accounts.certificate}",
             f"--service-account-signing-key-file={accounts.key}",
             "--authorization-mode=Node,RBAC",
-            "--enable-admission-plugins=NodeRestriction",
+            f"--enable-admission-plugins={','.join(self._admission)}",
             "--allow-privileged=true",
             f"--endpoint-reconciler-type={'none' if self.address == '127.0.0.1' else 'lease'}",
             f"--default-not-ready-toleration-seconds={self._eviction}",

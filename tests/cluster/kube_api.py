@@ -114,6 +114,11 @@ class Kube:
             raise ApiError(answer.status, content if isinstance(content, dict) else {"message": content})
         return content
 
+    def stream(self, path: str, *, timeout: float = 5.0, **query: str) -> urllib3.BaseHTTPResponse:
+        """The open answer of a GET such as a watch, to read line by line; `timeout` is between two reads."""
+        url = f"{self.server}{path}?{urlencode(query)}"
+        return self._pool.request("GET", url, headers=self._headers, timeout=timeout, preload_content=False)
+
     def resources(self) -> list[Resource]:
         """All resources that the server has now; one preferred version of each group."""
         return [
