@@ -7,6 +7,7 @@ from itertools import count
 
 from kube_api import Kube, Object
 from kwok_stages import NODE_LABEL, NODE_VALUE
+from waiting import until
 
 STORAGE_CLASS = "test-files"
 
@@ -25,12 +26,16 @@ class FakeNodes:
         return [self._add(next(self._numbers), pods, gpus, labels or {}) for _ in range(nodes)]
 
     def lose(self, name: str) -> None:
-        """The node falls silent: its pods' containers are out of reach, its condition is Unknown."""
+        """The node falls silent: it is Unknown and tainted, and its pods are not Ready, as after its lease ran out."""
         self._kube.patch("nodes", name, {"metadata": {"labels": {NODE_LABEL: "lost"}}})
         silent = {"type": "Ready", "status": "Unknown", "reason": "NodeStatusUnknown"}
-        self._kube.patch(
-            "nodes", name, {"status": {"conditions": [silent]}}, subresource="status", kind="strategic"
-        )
+        self._kube.patch("nodes", name, _conditions(silent), subresource="status", kind="strategic")
+        until(lambda: self._unreachable(name), 60, what=f"the taint of {name}, which is lost")
+        for body in self._kube.all("pods"):
+            if body["spec"].get("nodeName") == name:
+                lost = {"type": "Ready", "status": "False", "reason": "NodeNotReady"}
+                where = body["metadata"]["name"], _conditions(lost), body["metadata"]["namespace"]
+                self._kube.patch("pods", *where, "status", kind="strategic")
 
     def restore(self, name: str) -> None:
         """The node is back: kwok makes it Ready and deals with what happened meanwhile."""
@@ -39,6 +44,10 @@ class FakeNodes:
     def remove(self, name: str) -> None:
         """The node object goes; the control plane then deletes its pods."""
         self._kube.delete("nodes", name)
+
+    def _unreachable(self, name: str) -> bool:
+        taints = self._kube.get("nodes", name)["spec"].get("taints", [])
+        return any(taint["key"] == "node.kubernetes.io/unreachable" for taint in taints)
 
     def _add(self, number: int, pods: int, gpus: int, labels: Mapping[str, str]) -> str:
         name = f"fake-{number}"
@@ -69,6 +78,10 @@ class FakeNodes:
             }
         )
         return name
+
+
+def _conditions(*conditions: Object) -> Object:
+    return {"status": {"conditions": list(conditions)}}
 
 
 def add_volumes(kube: Kube, volumes: int) -> None:
