@@ -41,7 +41,7 @@ def _values(node: yaml.MappingNode, data: Any, lines: Sequence[str], prefix: str
     for key, value in node.value:
         path, default = f"{prefix}{key.value}", data[key.value]
         meaning = _comment_above(lines, key.start_mark.line)
-        if isinstance(value, yaml.MappingNode) and _commented(value, lines):
+        if isinstance(value, yaml.MappingNode) and (not meaning or _commented(value, lines)):
             yield from _values(value, default, lines, f"{path}.")
         elif meaning:
             yield Value(path=path, default=json.dumps(default), meaning=meaning)
