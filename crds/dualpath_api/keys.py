@@ -11,6 +11,7 @@ import hashlib
 import json
 from array import array
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import pairwise
 from sys import byteorder
 
@@ -48,8 +49,20 @@ class KvLayout(msgspec.Struct, frozen=True, kw_only=True):
 
     def root(self) -> bytes:
         """The parent of every first block: sha256 of the canonical JSON of this layout."""
-        fields = {"kv": "rope-kv-token-major-1", **msgspec.structs.asdict(self)}
-        return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).digest()
+        return _root(self)
+
+
+@lru_cache(maxsize=64)
+def _root(layout: KvLayout) -> bytes:
+    fields = {"kv": "rope-kv-token-major-1", **msgspec.structs.asdict(layout)}
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).digest()
+
+
+def all_keys(layout: KvLayout, tokens: Sequence[int], known: tuple[bytes, ...] = ()) -> tuple[bytes, ...]:
+    """Keys of all complete blocks of `tokens` in a layout; those of the first blocks may be known."""
+    block = layout.block_tokens
+    parent = known[-1] if known else layout.root()
+    return (*known, *block_keys(parent, tokens[len(known) * block :], block))
 
 
 def block_keys(parent: bytes, tokens: Sequence[int], block_tokens: int) -> list[bytes]:

@@ -15,7 +15,7 @@ from dualpath_gateway.access import check_access
 from dualpath_gateway.api.body import read_body
 from dualpath_gateway.errors import ApiError
 from dualpath_gateway.keys_of_app import SERVICE
-from dualpath_gateway.scheduler.table import Engine
+from dualpath_gateway.scheduler.engine import Engine
 from dualpath_gateway.scheduler.world import World
 from dualpath_policy.model import Tuning
 

@@ -94,11 +94,11 @@ async def _registration(
         if frame.type is WSMsgType.BINARY:
             message = decode_to_scheduler(frame.data)
             if isinstance(message, Register):
-                layout = service.scheduler.layout
+                layout = service.scheduler.world.engines.layout_of(message.revision)
                 if message.protocol != PROTOCOL:
                     problem = f"protocol {message.protocol} is not {PROTOCOL}"
                 elif layout not in (None, message.layout):
-                    problem = "its KV layout differs from that of the other engines"
+                    problem = "its KV layout differs from that of the other engines of its revision"
                 else:
                     return message
     warn(log, "engine refused", reason=problem)

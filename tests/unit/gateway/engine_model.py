@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from typing import Any
 
-from scripted_engine import BLOCK, LAYOUT, register, token_at
+from scripted_engine import BLOCK, LAYOUT, register, replaced, token_at
 
 from dualpath_api import wire
 from dualpath_api.keys import block_keys
@@ -15,14 +16,25 @@ from dualpath_gateway.scheduler.model import Patience
 from dualpath_policy.model import Tuning
 
 Name = tuple[str, int]
+LAYOUTS = {"": LAYOUT, "other": replaced(LAYOUT, fingerprint="01", block_tokens=32)}
+"""By revision."""
 
 
 class ModelEngine:
     """Obeys wire.py, one step at a time. `inbox` and `outbox` are the two directions of its socket."""
 
-    def __init__(self, name: str, role: wire.Role, incarnation: int) -> None:
+    def __init__(self, name: str, role: wire.Role, incarnation: int, revision: str) -> None:
         self.name, self.role = name, role
-        self.registration = register(name, role, incarnation=str(incarnation), slots=12, pages=40)
+        self.layout = LAYOUTS[revision]
+        self.registration = register(
+            name,
+            role,
+            incarnation=str(incarnation),
+            slots=12 * BLOCK // self.layout.block_tokens,
+            pages=40 * BLOCK // self.layout.block_tokens,
+            layout=self.layout,
+            revision=revision,
+        )
         self.inbox: deque[Any] = deque()
         self.outbox: deque[Any] = deque()
         self.live: dict[Name, list[Any]] = {}  # (request, attempt) -> [assign, steps done, sequences]
@@ -86,7 +98,7 @@ class ModelEngine:
         assign, steps, _ = self.live[name]
         self.live[name][1] += 1
         if steps == 1:
-            hit = min(assign.hit_blocks * BLOCK, len(assign.tokens) - 1)
+            hit = min(assign.hit_blocks * self.layout.block_tokens, len(assign.tokens) - 1)
             done = wire.ReadDone(
                 **about, hit_tokens=hit, prefill_blocks=0, decode_blocks=0, prefill_bytes=0, decode_bytes=0
             )
@@ -125,7 +137,7 @@ class ModelEngine:
         return finished
 
     def _store(self, tokens: list[int]) -> None:
-        keys = block_keys(LAYOUT.root(), tokens, BLOCK)
+        keys = block_keys(self.layout.root(), tokens, self.layout.block_tokens)
         self.stored.update(keys)
         self.outbox.append(wire.Stored(keys=tuple(keys)))
 
@@ -148,7 +160,9 @@ class Network:
 
     NAMES = ("prefill-0-0", "prefill-1-0", "decode-0-0", "decode-1-0")
 
-    def __init__(self) -> None:
+    def __init__(self, revisions: Mapping[str, str] | None = None) -> None:
+        """`revisions` of engines by name; the others have none."""
+        self.revisions = revisions or {}
         self.now = 0.0
         self.scheduler = Scheduler(Patience(attempts=3, request=60.0), Tuning())
         self.engines: dict[str, ModelEngine] = {}
@@ -166,20 +180,21 @@ class Network:
     def submit(self, length: int, max_tokens: int, n: int) -> None:
         name = f"r{len(self.prompts)}"
         tokens = tuple(token_at(0, i) for i in range(length))
-        keys = tuple(block_keys(LAYOUT.root(), tokens, BLOCK))
         self.prompts[name] = (tokens, max_tokens, n)
         self.streams[name] = {i: [] for i in range(n)}
         if not self.scheduler.world.engines.can_serve():
             self.cancelled.add(name)
             return
         sampling = wire.Sampling(max_tokens=max_tokens)
-        self.scheduler.submit(name, tokens, keys, sampling, n, self.now)
+        self.scheduler.submit(name, tokens, {}, sampling, n, self.now)
         self.settle()
 
     def revive(self, name: str) -> None:
         if name not in self.engines:
             self.incarnations += 1
-            engine = ModelEngine(name, wire.Role(name.partition("-")[0]), self.incarnations)
+            engine = ModelEngine(
+                name, wire.Role(name.partition("-")[0]), self.incarnations, self.revisions.get(name, "")
+            )
             self.engines[name] = engine
             self.scheduler.engine_up(engine.registration, self.now)
             self.settle()
@@ -228,6 +243,8 @@ class Network:
         for effect in self.scheduler.take():
             match effect:
                 case Send():
+                    if isinstance(effect.message, wire.Assign):
+                        self._check_pair(effect.engine, effect.message)
                     self.engines[effect.engine].inbox.append(effect.message)
                 case Emit():
                     self._emit(effect)
@@ -238,6 +255,15 @@ class Network:
         for engine in self.scheduler.world.engines:
             load = engine.load(engine.read_queue())
             assert min(load.seq_e, load.tok_e, load.read_q, load.free_slots, load.free_tokens) >= 0
+
+    def _check_pair(self, name: str, assign: wire.Assign) -> None:
+        """Both sides are of one revision, and the keys are of its layout."""
+        one, other = self.engines[name], self.engines.get(assign.peer.engine)
+        if other is not None:
+            assert one.registration.revision == other.registration.revision
+        keys = block_keys(one.layout.root(), assign.tokens, one.layout.block_tokens)
+        assert assign.keys == tuple(keys)
+        assert assign.hit_blocks <= len(keys)
 
     def _emit(self, effect: Emit) -> None:
         name, drawn = effect.request, effect.drawn

@@ -101,10 +101,15 @@ async def test_a_drained_engine_finishes_and_gets_nothing_new(gateway):
     assert len(idle.all_of(wire.Assign)) == 1
     busy.hold_tokens.set()
     await stream
-    await gateway.until(lambda: gateway.scheduler.world.engines.get(busy.name).drained)
+    engine = gateway.scheduler.world.engines.get(busy.name)
+    await gateway.until(lambda: not engine.jobs and engine.report.seq_e == 0)
+    assert (await gateway.get(path))[1]["drained"] is False  # it still reads for others
+    await gateway.post(f"{path}/drain", {"serveReads": False})
+    await gateway.until(lambda: engine.drained)
     assert (await gateway.get(path))[1]["drained"] is True
     assert (await gateway.get(f"{path}/drain"))[1]["state"] == "drained"
-    assert (await gateway.post(f"{path}/resume", None))[1]["state"] == "serving"
+    await gateway.post(f"{path}/resume", None)
+    await gateway.until(lambda: engine.status == "serving")
     assert (await gateway.post("/control/v1/engines/none/drain", None))[0] == 404
 
 

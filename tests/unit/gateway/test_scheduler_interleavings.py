@@ -6,8 +6,11 @@ from random import Random
 
 import pytest
 from engine_model import Network
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
+
+TWO = {"prefill-1-0": "other", "decode-1-0": "other"}
+"""Two pairs of engines, each of a revision and a KV layout of its own."""
 
 FAULTS = ("refuse", "fail", "excuse", "kill", "cancel", "stop_choice", "late")
 
@@ -44,6 +47,17 @@ def play(network: Network, random: Random, faults: frozenset[str], steps: int) -
             network.wait(0.01)
 
 
+def work(network: Network, rounds: int) -> None:
+    """Each engine reads what it was sent, takes one step and is heard, so many times."""
+    for _ in range(rounds):
+        for name, engine in network.engines.items():
+            while engine.inbox:
+                engine.take_message()
+            engine.step(0, "ok")
+            while engine.outbox:
+                network.deliver(name)
+
+
 def check_rest(network: Network) -> None:
     """Every stream is whole, and neither side of any connection holds anything."""
     for name, (_, max_tokens, _) in network.prompts.items():
@@ -69,9 +83,16 @@ def check_rest(network: Network) -> None:
 
 
 @settings(max_examples=40, deadline=None)
-@given(seed=st.integers(0, 2**32), faults=st.frozensets(st.sampled_from(FAULTS)))
-def test_every_stream_ends_once_and_nothing_is_left(seed, faults):
-    network = Network()
+@given(
+    seed=st.integers(0, 2**32),
+    faults=st.frozensets(st.sampled_from(FAULTS)),
+    revisions=st.sampled_from([{}, TWO]),
+)
+@example(
+    seed=409401391, faults=frozenset({"kill"}), revisions={}
+)  # a turn ends while its jobs are queued anew
+def test_every_stream_ends_once_and_nothing_is_left(seed, faults, revisions):
+    network = Network(revisions)
     play(network, Random(seed), faults, 400)
     network.run_to_the_end()
     check_rest(network)
@@ -80,8 +101,8 @@ def test_every_stream_ends_once_and_nothing_is_left(seed, faults):
 @pytest.mark.parametrize("fault", FAULTS)
 def test_the_interleavings_reach_what_they_are_about(fault):
     reached = dict.fromkeys(("ok", "refused", "failed", "excused", "aborted", "split"), 0)
-    for seed in range(6):
-        network = Network()
+    for seed in range(12):
+        network = Network(TWO if seed % 2 else {})
         play(network, Random(seed), frozenset({fault}), 400)
         network.run_to_the_end()
         check_rest(network)
@@ -104,17 +125,34 @@ def test_the_interleavings_reach_what_they_are_about(fault):
 def test_a_turn_survives_the_death_of_its_decode_engine_without_a_seam():
     network = Network()
     network.submit(130, 50, 2)
-    for _ in range(12):
-        for name in Network.NAMES:
-            engine = network.engines[name]
-            while engine.inbox:
-                engine.take_message()
-            engine.step(0, "ok")
-            while engine.outbox:
-                network.deliver(name)
+    work(network, 12)
     assert 0 < len(network.streams["r0"][0]) < 50
     network.kill("decode-0-0")
     network.kill("decode-1-0")
     network.run_to_the_end()
     assert network.ended == {"r0": None}
     assert [len(tokens) for tokens in network.streams["r0"].values()] == [50, 50]
+
+
+def test_requests_are_spread_over_revisions_and_go_on_in_the_other_one():
+    network = Network(TWO)
+    for _ in range(4):
+        network.submit(130, 50, 1)
+    work(network, 3)
+    assigned = {(job.prefill, job.decode) for job in network.scheduler.world.jobs.values()}
+    assert assigned == {("prefill-0-0", "decode-0-0"), ("prefill-1-0", "decode-1-0")}
+    network.kill("prefill-0-0")
+    work(network, 400)
+    assert set(network.ended) == {f"r{number}" for number in range(4)}
+    check_rest(network)
+
+
+def test_a_revision_whose_prefill_engines_are_full_leaves_requests_to_the_other():
+    network = Network(TWO)
+    for _ in range(9):  # two of these fill the 12 blocks of an engine's buffer
+        network.submit(300, 5, 1)
+    work(network, 1)
+    world = network.scheduler.world
+    assert {engine.register.revision for engine in world.engines if engine.jobs} == {"", "other"}
+    network.run_to_the_end()
+    check_rest(network)

@@ -51,7 +51,7 @@ async def _start(request: web.Request, body: ChatRequest) -> Generation:
     ids = await encode_text(app, prompt, context, special=False, param="messages")
     most = check_room(body, len(ids), context)
     engines = app[SERVICE].scheduler.world.engines
-    check_cache(len(ids), most, body.choices, engines.cache_pages(), engines.block_tokens())
+    check_cache(len(ids), most, body.choices, *engines.cache_tokens())
     logprobs = (body.top_logprobs or 0) if body.logprobs else None
     sampling = sampling_of(body, app[MODEL], most, logprobs)
     return await start(app, requests_of(request, 1)[0], ids, sampling, body.choices, body.stops)

@@ -65,7 +65,7 @@ async def _start_all(request: web.Request, body: CompletionRequest, prompts: lis
     for prompt in prompts:
         ids = await encode_prompt(app, prompt, context)
         most = check_room(body, len(ids), context)
-        check_cache(len(ids), most, body.choices, engines.cache_pages(), engines.block_tokens())
+        check_cache(len(ids), most, body.choices, *engines.cache_tokens())
         ready.append((ids, sampling_of(body, app[MODEL], most, body.logprobs)))
     generations: list[Generation] = []
     try:

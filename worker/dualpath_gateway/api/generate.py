@@ -114,10 +114,11 @@ async def start(
 ) -> Generation:
     """Hash and submit one prompt. Raises ApiError 429 or 503."""
     service, vocabulary = app[SERVICE], app[MODEL].vocabulary
-    layout = service.scheduler.layout
-    if layout is None:
+    keys = {}
+    for layout in service.scheduler.world.engines.layouts():
+        keys[layout] = await hash_prompt(layout.root(), prompt, layout.block_tokens)
+    if not keys:
         raise unavailable("no engine is connected")
-    keys = await hash_prompt(layout.root(), prompt, layout.block_tokens)
     if name in service.scheduler.world.turns:  # two clients chose the same name at the same time
         name = f"{name}~{secrets.token_hex(4)}"
     try:

@@ -5,6 +5,8 @@ Every method takes the time (seconds of any steady clock); what is to be done th
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from dualpath_api.keys import KvLayout
 from dualpath_api.wire import (
     Accepted,
@@ -22,11 +24,11 @@ from dualpath_api.wire import (
     Tokens,
     ToScheduler,
 )
-from dualpath_gateway.scheduler import flow, placing, recovery
+from dualpath_gateway.scheduler import flow, matching, placing, recovery
 from dualpath_gateway.scheduler.effects import Effect, FailureKind
+from dualpath_gateway.scheduler.engine import Engine
 from dualpath_gateway.scheduler.model import Choice, Job, Patience, State, Turn
 from dualpath_gateway.scheduler.record import Record
-from dualpath_gateway.scheduler.table import Engine
 from dualpath_gateway.scheduler.world import World
 from dualpath_policy.model import Tuning
 
@@ -52,11 +54,6 @@ class Scheduler:
 
     # ------------------------------------------------------------ requests
 
-    @property
-    def layout(self) -> KvLayout | None:
-        """The KV layout of the live engines."""
-        return next((engine.register.layout for engine in self.world.engines), None)
-
     def admit(self) -> None:
         """Raises NoEnginesError or QueueFullError where a new request would have no chance."""
         if not self.world.engines.can_serve():
@@ -68,22 +65,19 @@ class Scheduler:
         self,
         name: str,
         tokens: tuple[int, ...],
-        keys: tuple[bytes, ...],
+        keys: Mapping[KvLayout, tuple[bytes, ...]],
         sampling: Sampling,
         n: int,
         now: float,
     ) -> None:
-        """Queue a request; `keys` are those of the complete blocks of `tokens`. Raises as `admit`."""
+        """Queue a request; `keys` of its complete blocks may be known for some layouts. Raises as `admit`."""
         self.admit()
-        layout, world = self.layout, self.world
-        assert layout is not None
+        world = self.world
         record = world.records.open(Record(name, now, len(tokens), n))
         turn = Turn(
             id=name,
             tokens=tokens,
-            keys=keys,
-            root=layout.root(),
-            block_tokens=layout.block_tokens,
+            keys=dict(keys),
             sampling=sampling,
             arrived=now,
             choices=[Choice(index) for index in range(n)],
@@ -98,7 +92,6 @@ class Scheduler:
             choices=tuple(range(n)),
             order=world.orders,
             tokens=tokens,
-            keys=keys,
             since=now,
         )
         world.turns[name], world.jobs[name] = turn, job
@@ -145,9 +138,9 @@ class Scheduler:
         for other in world.engines:
             world.send(other.name, PeerGone(engine=name, incarnation=engine.register.incarnation))
         world.pending.drop_engine(name)
-        for query in [number for number, (_, asked) in world.queries.items() if asked == name]:
-            job = world.jobs.get(world.queries.pop(query)[0])
-            if job and job.query == query:
+        for number in [number for number, query in world.queries.items() if query.engine == name]:
+            job = world.jobs.get(world.queries.pop(number).job)
+            if job and job.query == number:
                 job.query = None
         recovery.engine_lost(world, name, f"{name} is gone: {reason}", now)
         placing.pump(world, now)
@@ -159,7 +152,7 @@ class Scheduler:
             return
         match message:
             case Report():
-                engine.seen(message)
+                engine.seen(message, now)
                 world.changed = True
             case Matched():
                 flow.matched(world, message, now)
@@ -175,7 +168,7 @@ class Scheduler:
             placing.pump(world, now)
 
     def drain(self, name: str, *, accept_new: bool, serve_reads: bool, now: float) -> None:
-        """What an engine should do from now on, connected or not."""
+        """What a connected engine should do from now on."""
         self.world.engines.wish(name, accept_new, serve_reads)
         if engine := self.world.engines.get(name):
             self._tell_drain(engine)
@@ -208,7 +201,7 @@ class Scheduler:
             message = f"no engine could continue the request within {patience.request:.0f} s"
             recovery.give_up(world, job.turn, FailureKind.TIMEOUT, message, now)
         elif job.query is not None and now - job.asked_at >= patience.match:
-            placing.no_answer(world, job, now)
+            matching.no_answer(world, job, now)
         elif job.waiting:
             if now < job.turn.give_up_at:
                 self._wake_again(job, now)

@@ -18,10 +18,10 @@ from dualpath_api.wire import (
     Stored,
     Tokens,
 )
-from dualpath_gateway.scheduler import placing, recovery
+from dualpath_gateway.scheduler import matching, placing, recovery
 from dualpath_gateway.scheduler.effects import Emit
+from dualpath_gateway.scheduler.engine import Engine
 from dualpath_gateway.scheduler.model import Job, KeyChain, State, Turn
-from dualpath_gateway.scheduler.table import Engine
 from dualpath_gateway.scheduler.world import World
 
 OfAttempt = Accepted | Refused | ReadDone | Filled | Failed
@@ -29,10 +29,10 @@ OfAttempt = Accepted | Refused | ReadDone | Filled | Failed
 
 def matched(world: World, message: Matched, now: float) -> None:
     """Storage's answer."""
-    name, engine = world.queries.get(message.query, ("", ""))
-    job = world.jobs.get(name)
-    if job and job.query == message.query:
-        placing.matched(world, job, message.blocks, now, f"asked by way of {engine}")
+    query = world.queries.get(message.query)
+    job = world.jobs.get(query.job) if query else None
+    if query and job and job.query == message.query:
+        matching.matched(world, job, query.layout, message.blocks, now, f"asked by way of {query.engine}")
 
 
 def stored(world: World, engine: Engine, message: Stored) -> None:
@@ -69,7 +69,7 @@ def _accepted(world: World, job: Job, engine: Engine, now: float) -> None:
     job.accepted.add(engine.name)
     job.refusals = 0
     if engine.name == job.decode:
-        job.unstored = dict.fromkeys(job.keys[job.hit_blocks or 0 :])
+        job.unstored = dict.fromkeys(_keys(job)[job.hit_blocks :])
         job.progress_at = now
         placing.assign_to_prefill(world, job)
         world.wake(now + world.patience.assign, job)
@@ -222,9 +222,10 @@ def _extend_chain(job: Job, drawn: Drawn) -> None:
     """Follow which blocks the decode engine completes with this token."""
     chain = job.chains.get(drawn.choice)
     if chain is None:
-        size, known = job.turn.block_tokens, len(job.keys)
-        parent = job.keys[-1] if known else job.turn.root
-        chain = KeyChain(parent, list(job.tokens[known * size :]), size)
+        assert job.layout is not None
+        keys, size = _keys(job), job.layout.block_tokens
+        parent = keys[-1] if keys else job.layout.root()
+        chain = KeyChain(parent, list(job.tokens[len(keys) * size :]), size)
         job.chains[drawn.choice] = chain
     if (key := chain.push(drawn.token)) is not None:
         job.unstored[key] = None
@@ -236,3 +237,9 @@ def _maybe_done(world: World, job: Job, now: float) -> None:
         world.count(world.totals.attempts, "ok")
         world.leave_engines(job, abort=False)
         world.drop_job(job, State.DONE, now)
+
+
+def _keys(job: Job) -> tuple[bytes, ...]:
+    """Of the attempt's complete blocks, in the layout of its engines."""
+    assert job.layout is not None
+    return job.keys_of(job.layout)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from dualpath_api.keys import block_keys
+from dualpath_api.keys import KvLayout, all_keys, block_keys
 from dualpath_api.wire import Assign, ReadMode, Sampling
 from dualpath_gateway.scheduler.record import Record
 
@@ -69,9 +69,7 @@ class Turn:
 
     id: str
     tokens: tuple[int, ...]
-    keys: tuple[bytes, ...]
-    root: bytes  # parent of the first key
-    block_tokens: int
+    keys: dict[KvLayout, tuple[bytes, ...]]  # of the prompt, by layout, as far as they were needed
     sampling: Sampling
     arrived: float
     choices: list[Choice]
@@ -85,6 +83,13 @@ class Turn:
     def open_choices(self) -> list[int]:
         """Indices of the choices that are not finished."""
         return [choice.index for choice in self.choices if not choice.finished]
+
+    def keys_of(self, layout: KvLayout) -> tuple[bytes, ...]:
+        """Keys of the prompt's complete blocks."""
+        keys = self.keys.get(layout)
+        if keys is None:
+            keys = self.keys[layout] = all_keys(layout, self.tokens)
+        return keys
 
 
 @dataclass(slots=True)
@@ -117,7 +122,6 @@ class Job:
     choices: tuple[int, ...]
     order: int  # arrival; kept over attempts, so nobody loses their place in the queue
     tokens: tuple[int, ...]
-    keys: tuple[bytes, ...]
     since: float  # of the state
     state: State = State.QUEUED
     attempt: int = 0
@@ -129,7 +133,9 @@ class Job:
     query: int | None = None
     asked_at: float = 0.0
     asks: int = 0  # engines that were asked and did not answer
-    hit_blocks: int | None = None
+    hits: dict[KvLayout, int] = field(default_factory=dict)  # blocks in storage; the oldest answer first
+    layout: KvLayout | None = None  # of the newest attempt
+    hit_blocks: int = 0  # of the newest attempt
     prefill: str | None = None
     decode: str | None = None
     mode: ReadMode = ReadMode.PREFILL
@@ -142,6 +148,7 @@ class Job:
     chains: dict[int, KeyChain] = field(default_factory=dict)
     unstored: dict[bytes, None] = field(default_factory=dict)  # keys that the decode engine will write
     progress_at: float = 0.0
+    _keys: dict[KvLayout, tuple[bytes, ...]] = field(default_factory=dict)
 
     @property
     def waiting(self) -> bool:
@@ -155,3 +162,24 @@ class Job:
     def blocks(self, block_tokens: int) -> int:
         """Slots that the sequence takes, the incomplete last block included."""
         return -(-len(self.tokens) // block_tokens)
+
+    def keys_of(self, layout: KvLayout) -> tuple[bytes, ...]:
+        """Keys of the complete blocks of `tokens`."""
+        prompt = self.turn.keys_of(layout)
+        if len(self.tokens) == len(self.turn.tokens):
+            return prompt
+        keys = self._keys.get(layout)
+        if keys is None:
+            keys = self._keys[layout] = all_keys(layout, self.tokens, prompt)
+        return keys
+
+    def resume(self, choices: list[Choice]) -> None:
+        """Compute these choices, after the tokens that the client has."""
+        self.choices = tuple(choice.index for choice in choices)
+        self.tokens = self.turn.tokens
+        if len(choices) == 1:
+            self.tokens = (*self.turn.tokens, *choices[0].tokens)
+        self.unstored.clear()
+        self.chains.clear()
+        self.hits.clear()
+        self._keys.clear()

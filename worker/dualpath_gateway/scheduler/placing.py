@@ -2,17 +2,24 @@
 
 The decode engine is assigned first; the prefill engine's assignment is held until the decode engine has
 accepted, so that two requests can never hold one half each and wait for the other.
+
+The policy chooses among the decode engines of all complete revisions; the prefill engine is then one of the
+same revision. A revision whose prefill engines are full is left out for what is still in the queue.
 """
 
 from __future__ import annotations
 
+from collections.abc import Container, Sequence
 from dataclasses import replace
 
 import msgspec
 
-from dualpath_api.wire import Assign, Match, ReadMode, Role
+from dualpath_api.wire import Assign, ReadMode, Role
+from dualpath_gateway.scheduler.engine import Engine, Guess
+from dualpath_gateway.scheduler.matching import match
 from dualpath_gateway.scheduler.model import Job, State
-from dualpath_gateway.scheduler.table import Engine, Guess
+from dualpath_gateway.scheduler.revisions import Revision
+from dualpath_gateway.scheduler.table import limits_of
 from dualpath_gateway.scheduler.world import World
 from dualpath_policy.model import EngineLoad, ModeChoice, Placement, Waiting
 from dualpath_policy.paths import choose_mode
@@ -24,69 +31,39 @@ def pump(world: World, now: float) -> None:
     world.changed = False
     if not world.queue:
         return
+    layouts = world.engines.layouts()
     for job in world.queue[: world.patience.match_ahead]:
-        _match(world, job, now)
+        match(world, job, layouts, now)
     _place(world, now)
-
-
-# ---------------------------------------------------------------- matching
-
-
-def _match(world: World, job: Job, now: float) -> None:
-    """Ask an engine how much of the job is stored, unless that is known or must wait."""
-    stale = job.hit_blocks is not None and now - job.since > world.patience.match_fresh
-    if job.query is not None or (job.state is State.MATCHED and not stale):
-        return
-    if job.not_before > now:
-        return
-    engine = world.engines.to_ask()
-    if engine is None:
-        return
-    if not job.keys:
-        matched(world, job, 0, now, "shorter than a block")
-        return
-    waited = now - job.queued_at
-    if waited < world.patience.pending and world.pending.needed_by(job.keys):
-        return
-    world.query_numbers += 1
-    job.query, job.asked_at = world.query_numbers, now
-    world.queries[job.query] = (job.id, engine.name)
-    world.send(engine.name, Match(query=job.query, keys=job.keys))
-    world.wake(now + world.patience.match, job)
-
-
-def matched(world: World, job: Job, blocks: int, now: float, reason: str) -> None:
-    """Storage has answered (or could not): the job is ready to be placed."""
-    if job.query is not None:
-        world.queries.pop(job.query, None)
-        job.query = None
-    job.asks = 0
-    job.hit_blocks = min(blocks, len(job.keys))
-    world.changed = True
-    world.enter(job, State.MATCHED, now, hit_blocks=job.hit_blocks, of_blocks=len(job.keys), reason=reason)
-
-
-def no_answer(world: World, job: Job, now: float) -> None:
-    """An engine did not say in time what is stored: ask another, in the end take nothing as a hit."""
-    assert job.query is not None
-    world.queries.pop(job.query, None)
-    job.query, job.asks = None, job.asks + 1
-    if job.asks >= world.patience.match_asks:
-        matched(world, job, 0, now, "storage did not answer in time")
 
 
 # ---------------------------------------------------------------- choosing
 
 
 def _place(world: World, now: float) -> None:
-    """Place matched jobs in order. A full decode group stops its own queue, full prefill engines stop all."""
-    ready = [job for job in world.queue if job.state is State.MATCHED and job.not_before <= now]
-    if not ready:
-        return
-    takers = {role: {e.name for e in world.engines.of(role) if e.accepts} for role in Role}
-    waiting = [_waiting(world, job, takers) for job in ready]
-    decode = world.engines.loads(Role.DECODE)
-    prefill, limits = world.engines.loads(Role.PREFILL), world.engines.limits()
+    """Place matched jobs in order, in rounds; a round ends when one revision's prefill engines are full."""
+    revisions = world.engines.complete()
+    ready = [
+        job
+        for job in world.queue
+        if job.state is State.MATCHED
+        and job.not_before <= now
+        and all(revision.layout in job.hits for revision in revisions)
+    ]
+    if not revisions:
+        for job in ready:
+            _held_back(job, "no revision has a prefill and a decode engine that take requests", now)
+    while ready and revisions:
+        full = _round(world, ready, revisions, now)
+        revisions = [revision for revision in revisions if revision.name != full]
+        ready = [job for job in ready if job.waiting] if full is not None else []
+
+
+def _round(world: World, ready: list[Job], revisions: Sequence[Revision], now: float) -> str | None:
+    """Place jobs until a revision's prefill engines are full: its name. A full decode group stops its own."""
+    by_name = {revision.name: revision for revision in revisions}
+    waiting = [_waiting(job, revisions) for job in ready]
+    decode = _loads(world, Role.DECODE, by_name)
     groups = spread_over_groups(waiting, decode)
     levels: dict[str, float] = {}
     full: set[str] = set()
@@ -100,18 +77,33 @@ def _place(world: World, now: float) -> None:
         if group not in levels:
             queue = [w for w, g in zip(waiting, groups, strict=True) if g.group == group]
             levels[group] = fair_level(queue, members)
+        revision = by_name[_revision_of(world, members[0].engine)]
+        wish = replace(wish, slots=job.blocks(revision.layout.block_tokens) + 1)
         de = choose_decode(wish, members, levels[group])
         if de.engine is None:
             _held_back(job, de.reason, now)
             full.add(group)
             continue
         head = replace(wish, slots=wish.slots - 1)  # the spare block is the decode side's
-        pe = choose_prefill(head, prefill, limits)
+        limits = limits_of((*revision.prefill, *revision.decode))
+        pe = choose_prefill(head, _loads(world, Role.PREFILL, {revision.name}), limits)
         if pe.engine is None:
             _held_back(job, pe.reason, now)
-            return
+            return revision.name
         _assign(world, job, pe, de, choice.reason, now)
-        decode, prefill = world.engines.loads(Role.DECODE), world.engines.loads(Role.PREFILL)
+        decode = _loads(world, Role.DECODE, by_name)
+    return None
+
+
+def _loads(world: World, role: Role, revisions: Container[str]) -> list[EngineLoad]:
+    """Loads of the engines of these revisions."""
+    return [load for load in world.engines.loads(role) if _revision_of(world, load.engine) in revisions]
+
+
+def _revision_of(world: World, name: str) -> str:
+    engine = world.engines.get(name)
+    assert engine is not None
+    return engine.register.revision
 
 
 def _held_back(job: Job, reason: str, now: float) -> None:
@@ -121,27 +113,38 @@ def _held_back(job: Job, reason: str, now: float) -> None:
         record.add(now, job.state.value, job=job.id, attempt=job.attempt, reason=reason)
 
 
-def _waiting(world: World, job: Job, takers: dict[Role, set[str]]) -> Waiting:
+def _waiting(job: Job, revisions: Sequence[Revision]) -> Waiting:
     """The job as the policy sees it."""
-    block = world.engines.block_tokens()
     generated = len(job.tokens) - len(job.turn.tokens)
     return Waiting(
         request=job.id,
         prompt_tokens=len(job.tokens),
-        hit_tokens=(job.hit_blocks or 0) * block,
         max_tokens=max(0, job.turn.sampling.max_tokens - generated),
         choices=len(job.choices),
-        slots=job.blocks(block) + 1,
-        excluded=_excluded(job, takers),
+        excluded=_excluded(job, revisions),
     )
 
 
-def _excluded(job: Job, takers: dict[Role, set[str]]) -> frozenset[str]:
-    """Engines that failed the job; but where that leaves none of a role, one of them has to try again."""
+def _excluded(job: Job, revisions: Sequence[Revision]) -> frozenset[str]:
+    """Engines that failed the job, and those of revisions that cannot serve it for that reason.
+
+    Where that leaves no pair at all, engines that failed it have to try again. An answer that has begun goes
+    on in its own layout, as other weights would go on differently, while a revision has it.
+    """
+    own = [revision for revision in revisions if revision.layout == job.layout]
+    started = any(choice.tokens for choice in job.turn.choices)
+    if not job.excluded and not (started and own):
+        return frozenset()
+    takers = {r.name: [r.takers(role) for role in Role] for r in revisions}
+    wanted = {r.name for r in (own if started and own else revisions)}
+    able = {name for name in wanted if all(names - job.excluded for names in takers[name])}
     excluded: set[str] = set()
-    for names in takers.values():
-        if names - job.excluded:
-            excluded |= names & job.excluded
+    for revision, sides in takers.items():
+        for names in sides:
+            if revision not in (able or wanted):
+                excluded |= names
+            elif names - job.excluded:
+                excluded |= names & job.excluded
     return frozenset(excluded)
 
 
@@ -157,9 +160,12 @@ def _assign(
     pe, de = world.engines.get(prefill.engine), world.engines.get(decode.engine)
     assert pe is not None
     assert de is not None
-    mode = choose_mode(world.tuning, _load_of(world, pe), _load_of(world, de), job.hit_blocks or 0)
+    layout = de.register.layout
+    hit = job.hits[layout]
+    mode = choose_mode(world.tuning, _load_of(world, pe), _load_of(world, de), hit)
     world.unqueue(job)
     job.attempt += 1
+    job.layout, job.hit_blocks = layout, hit
     job.prefill, job.decode, job.mode = pe.name, de.name, mode.mode
     job.accepted.clear()
     job.firsts.clear()
@@ -199,8 +205,8 @@ def _message(job: Job, mode: ModeChoice, *, peer_of: Engine) -> Assign:
         number=0,
         tokens=job.tokens,
         prompt_tokens=len(job.turn.tokens),
-        keys=job.keys,
-        hit_blocks=job.hit_blocks or 0,
+        keys=job.keys_of(peer_of.register.layout),
+        hit_blocks=job.hit_blocks,
         mode=mode.mode,
         decode_min=mode.decode_min,
         decode_max=mode.decode_max,
@@ -213,7 +219,7 @@ def _message(job: Job, mode: ModeChoice, *, peer_of: Engine) -> Assign:
 def _guess(job: Job, engine: Engine, mode: ModeChoice) -> Guess:
     """What the assignment adds to the engine's load until it reports."""
     block, decodes = engine.register.layout.block_tokens, engine.role is Role.DECODE
-    hit = (job.hit_blocks or 0) * block
+    hit = job.hit_blocks * block
     share = {ReadMode.PREFILL: 0 if decodes else hit, ReadMode.DECODE: hit if decodes else 0}
     return Guess(
         tokens=len(job.tokens) - (0 if decodes else hit),

@@ -6,9 +6,8 @@ nor skips one. Choices that have drifted apart become jobs of their own.
 
 from __future__ import annotations
 
-from dualpath_api.keys import block_keys
 from dualpath_gateway.scheduler.effects import Failure, FailureKind
-from dualpath_gateway.scheduler.model import Choice, Job, State, Turn
+from dualpath_gateway.scheduler.model import Job, State, Turn
 from dualpath_gateway.scheduler.world import World
 
 
@@ -19,7 +18,7 @@ def refused(world: World, job: Job, engine: str, reason: str, now: float) -> Non
     job.refusals += 1
     wait = min(world.patience.backoff_most, world.patience.backoff_first * 2 ** min(job.refusals - 1, 10))
     job.not_before = now + wait
-    job.hit_blocks = None
+    job.hits.clear()
     world.enqueue(job, now, engine=engine, reason=f"refused by {engine}: {reason}")
     world.wake(job.not_before, job)
 
@@ -51,7 +50,7 @@ def failed(
             world, job.turn, FailureKind.ENGINE, f"{job.failures} attempts failed; the last: {reason}", now
         )
         return
-    job.refusals, job.hit_blocks = 0, None
+    job.refusals = 0
     job.not_before = now + (world.patience.backoff_most if excuse else 0.0)
     for part in _parts(world, job):
         world.enqueue(part, now, engine=engine, reason=reason, excuse=excuse)
@@ -63,7 +62,7 @@ def _parts(world: World, job: Job) -> list[Job]:
     """The job with its unfinished choices; one job each once they have tokens of their own."""
     open_choices = job.unfinished()
     if len(open_choices) == 1 or not any(choice.tokens for choice in open_choices):
-        _resume(job, open_choices)
+        job.resume(open_choices)
         return [job]
     parts = []
     for choice in open_choices:
@@ -73,35 +72,20 @@ def _parts(world: World, job: Job) -> list[Job]:
             choices=(choice.index,),
             order=job.order,
             tokens=(),
-            keys=(),
+            layout=job.layout,
             since=job.since,
             attempt=job.attempt,
             failures=job.failures,
             excluded=set(job.excluded),
             not_before=job.not_before,
         )
-        _resume(part, [choice])
+        part.resume([choice])
         world.jobs[part.id] = part
         job.turn.jobs.add(part.id)
         parts.append(part)
     world.jobs.pop(job.id, None)
     job.turn.jobs.discard(job.id)
     return parts
-
-
-def _resume(job: Job, choices: list[Choice]) -> None:
-    """Continue after the tokens that the client has."""
-    turn = job.turn
-    job.choices = tuple(choice.index for choice in choices)
-    job.tokens = (*turn.tokens, *choices[0].tokens) if len(choices) == 1 else turn.tokens
-    job.unstored.clear()
-    job.chains.clear()
-    job.keys = turn.keys
-    if len(job.tokens) > len(turn.tokens):
-        known = len(turn.keys)
-        parent = turn.keys[-1] if known else turn.root
-        more = block_keys(parent, job.tokens[known * turn.block_tokens :], turn.block_tokens)
-        job.keys = (*turn.keys, *more)
 
 
 def give_up(world: World, turn: Turn, kind: FailureKind, message: str, now: float) -> None:
@@ -127,4 +111,6 @@ def engine_lost(world: World, name: str, reason: str, now: float) -> None:
     for job in [job for job in world.jobs.values() if name in (job.prefill, job.decode)]:
         if name == job.prefill and job.started and job.filled:
             continue  # its part was over
+        if job.id not in world.jobs:
+            continue  # its turn has just been given up, for another of its jobs
         failed(world, job, name, reason, now)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
+from dualpath_api.keys import KvLayout
 from dualpath_api.wire import Drawn, Register, Sampling, ToScheduler, encode
 from dualpath_gateway.log import event, warn
 from dualpath_gateway.scheduler.core import Scheduler
@@ -86,7 +87,12 @@ class SchedulerService:
     # ------------------------------------------------------------ requests
 
     def submit(
-        self, request: str, tokens: tuple[int, ...], keys: tuple[bytes, ...], sampling: Sampling, n: int
+        self,
+        request: str,
+        tokens: tuple[int, ...],
+        keys: Mapping[KvLayout, tuple[bytes, ...]],
+        sampling: Sampling,
+        n: int,
     ) -> TokenStream:
         """Queue a request. Raises NoEnginesError or QueueFullError."""
         self.scheduler.submit(request, tokens, keys, sampling, n, self.now())

@@ -9,6 +9,7 @@ import heapq
 from collections import deque
 from dataclasses import dataclass, field
 
+from dualpath_api.keys import KvLayout
 from dualpath_api.wire import Abort, ToEngine
 from dualpath_gateway.scheduler.effects import Effect, Ended, Failure, Note, Observe, Send
 from dualpath_gateway.scheduler.model import Job, Patience, State, Turn
@@ -36,6 +37,15 @@ class Totals:
     modes: dict[str, int] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True)
+class Query:
+    """A question to storage: how much of a job's prompt it has in a layout."""
+
+    job: str
+    engine: str
+    layout: KvLayout
+
+
 @dataclass(slots=True)
 class World:
     """The scheduler's state."""
@@ -47,7 +57,7 @@ class World:
     turns: dict[str, Turn] = field(default_factory=dict)
     jobs: dict[str, Job] = field(default_factory=dict)
     queue: list[Job] = field(default_factory=list)  # by Job.order
-    queries: dict[int, tuple[str, str]] = field(default_factory=dict)  # number -> (job, engine)
+    queries: dict[int, Query] = field(default_factory=dict)
     totals: Totals = field(default_factory=Totals)
     out: list[Effect] = field(default_factory=list)
     recent_reads: deque[tuple[int, int]] = field(default_factory=lambda: deque(maxlen=RECENT_READS))
