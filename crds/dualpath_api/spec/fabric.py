@@ -88,6 +88,11 @@ class FabricSpec(Section):
             message="rdma needs NICs; set mode to HostNetwork, Multus, DevicePlugin or DRA",
             holds=lambda f: not f.rdma or f.mode != FabricMode.NONE,
         ),
+        Rule(
+            cel="!has(self.gpuDeviceClass) || self.mode == 'DRA'",
+            message="gpuDeviceClass is for mode DRA; remove it",
+            holds=lambda f: f.gpu_device_class is None or f.mode == FabricMode.DRA,
+        ),
     )
 
     mode: FabricMode = Field(
@@ -99,6 +104,15 @@ class FabricSpec(Section):
     )
     compute: Attachment | None = Field(None, description="NICs between engines.")
     storage: Attachment | None = Field(None, description="NICs to the block store.")
+    gpu_device_class: str | None = Field(
+        None,
+        max_length=253,
+        pattern=r"^[a-z0-9]([-a-z0-9.]*[a-z0-9])?$",
+        description=(
+            "DRA: the DeviceClass of GPUs. They are then claimed with the compute NICs, each NIC with GPUs "
+            "of its PCIe root, and not as resources.gpuResource."
+        ),
+    )
     rdma: bool = Field(False, strict=True, description="Transfers use RDMA: Pods may lock memory (IPC_LOCK).")
     preflight: bool = Field(
         True, strict=True, description="Check the NICs before an engine starts (`dualpath fabric check`)."

@@ -1,0 +1,108 @@
+"""cluster.json: the spec that processes in Pods read, as `dualpath up` gives it to them on one machine.
+
+It holds what its readers use and nothing else, with paths as they see them. What nobody in the Pod reads,
+such as replicas, is left at its default: changing it must not change the engines' revision.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from dualpath_api.cluster import GROUP, VERSION, RoleSpec
+from dualpath_api.spec.fabric import FabricMode
+from dualpath_api.units import format_bytes
+from dualpath_operator.desired import commands, weights
+from dualpath_operator.model import Cluster, Object
+
+_NICS: dict[FabricMode, list[Object]] = {
+    FabricMode.NONE: [{"role": "compute", "match": "eth*"}],
+    FabricMode.MULTUS: [{"role": "storage", "match": "snic*"}, {"role": "compute", "match": "cnic*"}],
+}
+"""Where the names of a Pod's devices are known, a spec need not tell them."""
+
+ETCD_MEMBERS = 3
+
+
+def domain(cluster: Cluster) -> str:
+    """Who shares blocks."""
+    return cluster.spec.storage.domain or f"{cluster.namespace}/{cluster.name}"
+
+
+def etcd_endpoints(cluster: Cluster) -> list[str]:
+    """host:port of the etcd of a managed store."""
+    managed = cluster.spec.storage.managed
+    if managed is None:
+        return []
+    own = f"{cluster.name}-etcd"
+    host = f"{own}.{cluster.namespace}.svc:{commands.ETCD_PORT}"
+    return list(managed.etcd.endpoints) or [f"{own}-{i}.{host}" for i in range(ETCD_MEMBERS)]
+
+
+def engine_config(cluster: Cluster) -> Object:
+    """What the engines of a revision start from."""
+    spec = cluster.spec
+    content: Object = {
+        "model": {
+            "uri": f"file://{weights.local_path(cluster)}",
+            "servedName": cluster.name,  # clients talk to the gateway: engines know no other name
+            "dtype": spec.model.dtype,
+        },
+        "kv": _set(spec.kv),
+        "prefill": _role(spec.prefill) | _given("batching", _set(spec.prefill.batching)),
+        "decode": _role(spec.decode),
+        "storage": _storage(cluster) | {"domain": domain(cluster)},
+    }
+    nics = [_set(rule) for rule in spec.nics] or _NICS.get(spec.fabric.mode, [])
+    content |= _given("nics", nics) | _given("fabric", _set(spec.fabric))
+    return {
+        "apiVersion": f"{GROUP}/{VERSION}",
+        "kind": "DualPathCluster",
+        "metadata": {"name": cluster.name, "namespace": cluster.namespace},
+        "spec": content,
+    }
+
+
+def gateway_config(cluster: Cluster) -> Object:
+    """What the gateway starts from. It reads the path policy once, then the operator tunes it as it runs."""
+    config = engine_config(cluster)
+    model = {**config["spec"]["model"], "servedName": cluster.spec.model.served_name}
+    policy = {"mode": cluster.spec.path_policy.mode.value}
+    return {**config, "spec": {**config["spec"], "model": model, "pathPolicy": policy}}
+
+
+def as_text(config: Object) -> str:
+    """The content of cluster.json."""
+    return json.dumps(config, indent=2, sort_keys=True) + "\n"
+
+
+def _role(role: RoleSpec) -> Object:
+    resources = role.resources
+    sizes = {"dramBuffer": format_bytes(resources.dram_buffer), "kvCache": format_bytes(resources.kv_cache)}
+    return {"resources": sizes} | _given("parallelism", _set(role.parallelism))
+
+
+def _storage(cluster: Cluster) -> Object:
+    storage = cluster.spec.storage
+    if storage.files is not None:
+        return {"files": {"path": commands.STORE, "size": format_bytes(storage.files.size)}}
+    if storage.external is not None:
+        return {"external": _set(storage.external)}
+    assert storage.managed is not None
+    # its size and its number of nodes are the store's own business; the rules want a size
+    managed = {
+        "size": "1Mi",
+        "copies": storage.managed.copies,
+        "etcd": {"endpoints": etcd_endpoints(cluster)},
+    }
+    return {"managed": managed}
+
+
+def _set(section: Any) -> Object:
+    """A section without defaults: a new field with a default must not restart anybody's engines."""
+    found: Object = section.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_defaults=True)
+    return found
+
+
+def _given(key: str, value: Any) -> Object:
+    return {key: value} if value else {}
