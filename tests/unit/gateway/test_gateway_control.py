@@ -46,7 +46,8 @@ async def test_the_report_tells_what_was_read_and_by_whom(gateway):
     assert report["read"]["prefillBytes"] == 0
     assert report["read"]["decodeShare"] == report["read"]["recentDecodeShare"] == 1.0
     assert report["sides"]["decode"]["utilisation"] == {"storage": 0.25, "compute": None}
-    assert report["queue"] == {"waiting": 0, "running": 0}
+    assert report["queue"] == {"waiting": 0, "running": 0, "oldestS": 0}
+    assert report["recentHitPermille"] == 492
     assert [engine["state"] for engine in report["engines"]] == ["serving", "serving"]
     assert report["tuning"]["pathPolicy"] == "DecodeOnly"
 
@@ -121,6 +122,28 @@ async def test_a_drain_outlives_the_engines_connection(gateway):
     again = await gateway.engine("decode-0-0", incarnation="2")
     assert (await again.saw(wire.Drain)) == wire.Drain(accept_new=False, serve_reads=False)
     assert (await gateway.get("/readyz"))[0] == 503
+
+
+async def test_a_new_process_of_a_drained_engine_serves_and_a_new_gateway_keeps_the_drain(gateway):
+    await gateway.engine("prefill-0-0")
+    first = await gateway.engine("decode-0-0", process="1")
+    await gateway.post("/control/v1/engines/decode-0-0/drain", None)
+    await first.kill()
+    await gateway.until(lambda: len(gateway.scheduler.world.engines) == 1)
+    again = await gateway.engine("decode-0-0", process="2")
+    assert (await again.saw(wire.Drain)) == wire.Drain(accept_new=True, serve_reads=True)
+    await again.kill()
+    await gateway.until(lambda: len(gateway.scheduler.world.engines) == 1)
+    kept = await gateway.engine("decode-0-0", process="3", accept_new=False)
+    assert (await kept.saw(wire.Drain)) == wire.Drain(accept_new=False, serve_reads=True)
+
+
+async def test_a_drain_for_a_pod_spares_its_successor(gateway):
+    await gateway.engine("decode-0-0", pod_uid="new")
+    path = "/control/v1/engines/decode-0-0/drain"
+    assert (await gateway.post(path, {"podUid": "old"}))[0] == 409
+    assert (await gateway.get(path))[1]["acceptNew"] is True
+    assert (await gateway.post(path, {"podUid": "new"}))[0] == 200
 
 
 async def test_with_a_token_nothing_goes_without_it(make_gateway):

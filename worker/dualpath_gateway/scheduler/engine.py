@@ -50,6 +50,11 @@ class Engine:
         return self.register.role
 
     @property
+    def heard_at(self) -> float:
+        """When it last told its load, or came."""
+        return self.connected_at if self.reported_at is None else self.reported_at
+
+    @property
     def accepts(self) -> bool:
         """May be given new requests: wanted by us and by the engine itself."""
         return self.accept_new and (self.report is None or self.report.accept_new)

@@ -179,6 +179,7 @@ def _emit(world: World, job: Job, drawn: Drawn, now: float) -> None:
         turn.first_token_at = now
         world.totals.prompt_tokens += len(turn.tokens)
         world.totals.hit_tokens += turn.cached_tokens
+        world.recent_hits.append((len(turn.tokens), turn.cached_tokens))
         world.observe("dualpath_ttft_seconds", now - turn.arrived)
     elif len(turn.choices) == 1:
         world.observe("dualpath_itl_seconds", now - turn.last_token_at)

@@ -18,8 +18,8 @@ from dualpath_gateway.scheduler.record import Records
 from dualpath_gateway.scheduler.table import EngineTable
 from dualpath_policy.model import Tuning
 
-RECENT_READS = 256
-"""Requests whose (prefill, decode) bytes make up the share that is reported as recent."""
+RECENT = 256
+"""Requests whose (prefill, decode) bytes, and whose (prompt, hit) tokens, are reported as recent."""
 
 
 @dataclass(slots=True)
@@ -60,7 +60,8 @@ class World:
     queries: dict[int, Query] = field(default_factory=dict)
     totals: Totals = field(default_factory=Totals)
     out: list[Effect] = field(default_factory=list)
-    recent_reads: deque[tuple[int, int]] = field(default_factory=lambda: deque(maxlen=RECENT_READS))
+    recent_reads: deque[tuple[int, int]] = field(default_factory=lambda: deque(maxlen=RECENT))
+    recent_hits: deque[tuple[int, int]] = field(default_factory=lambda: deque(maxlen=RECENT))
     records: Records = field(init=False)
     changed: bool = False  # something that may let a waiting job go on
     numbers: int = 0  # assignment numbers given out

@@ -1,0 +1,106 @@
+"""The control report: what it sums up, and how long it remembers."""
+
+from __future__ import annotations
+
+import json
+
+from scripted_engine import LAYOUT, register, replaced
+
+from dualpath_api import wire
+from dualpath_api.report import ControlReport, decode_report, encode_report
+from dualpath_gateway.report import make_report
+from dualpath_gateway.scheduler.core import Scheduler
+from dualpath_gateway.scheduler.model import Patience
+from dualpath_policy.model import Tuning
+
+
+def nic(name: str, rx: float, role: str = "storage", **more) -> wire.Nic:
+    fields = {"rx_bytes": 0, "tx_bytes": 0, "tx_bytes_per_s": 0.0, "link_bytes_per_s": 100.0} | more
+    return wire.Nic(name=name, role=role, rx_bytes_per_s=rx, **fields)
+
+
+def load(**figures) -> wire.Report:
+    return wire.Report(**{"seen": 0, "seq_e": 0, "tok_e": 0, "read_q": 0, **figures})
+
+
+def scheduler(*engines: wire.Register, at: float = 0.0) -> Scheduler:
+    made = Scheduler(Patience(), Tuning())
+    for engine in engines:
+        made.engine_up(engine, at)
+    return made
+
+
+def test_nics_of_a_node_count_once_and_quantiles_are_over_nodes():
+    engines = [register(f"decode-{n}-0", wire.Role.DECODE, node=f"n{n // 2}") for n in range(8)]
+    made = scheduler(*engines)
+    for n, engine in enumerate(engines):
+        busy = (nic("eth0", 10.0 * (n // 2 + 1)), nic("eth1", 50.0, "compute"))
+        made.message(engine.engine, load(nics=busy), 1.0)
+    side = make_report(made.world, 1.0).sides.decode
+    assert (side.storage_link_bytes_per_s, side.storage_busy_bytes_per_s) == (400, 100)
+    assert (side.nics.storage.p50_permille, side.nics.storage.p95_permille) == (200, 400)
+    assert (side.nics.compute.p95_permille, side.utilisation.storage) == (500, 0.25)
+
+
+def test_devices_of_the_same_name_in_two_networks_are_two():
+    engines = [register(f"prefill-{n}-0", wire.Role.PREFILL, node="n") for n in range(2)]
+    made = scheduler(*engines)
+    for n, engine in enumerate(engines):
+        made.message(engine.engine, load(nics=(nic("eth0", 10.0, scope=f"net:{n}"),)), 0.0)
+    assert make_report(made.world, 0.0).sides.prefill.storage_link_bytes_per_s == 200
+
+
+def test_rates_are_over_the_last_half_minute():
+    made = scheduler(register("prefill-0-0", wire.Role.PREFILL))
+    for second in range(100):
+        total = 10 * min(second, 50)  # reading stops after 50 seconds
+        made.message("prefill-0-0", load(read_bytes_total=total, busy_s=second / 4), float(second))
+        side = make_report(made.world, float(second)).sides.prefill
+        if 0 < second <= 50:
+            assert (side.read_bytes_per_s, side.busy_permille) == (10, 250)
+    assert (side.read_bytes_per_s, side.busy_permille) == (0, 250)
+
+
+def test_silence_is_told_by_its_age():
+    made = scheduler(register("prefill-0-0", wire.Role.PREFILL), register("prefill-1-0", wire.Role.PREFILL))
+    made.message("prefill-0-0", load(), 19.0)
+    report = make_report(made.world, 20.0)
+    side = report.sides.prefill
+    assert (side.engines, side.reporting_engines, side.sample_age_s) == (2, 1, 20)
+    assert [engine.report_age_s for engine in report.engines] == [1, None]
+    assert report.sides.decode.sample_age_s is None
+
+
+def test_memory_is_told_in_permille_and_reads_in_seconds():
+    made = scheduler(register("decode-0-0", wire.Role.DECODE, slots=64, pages=40))
+    made.message("decode-0-0", load(free_slots=48, free_pages=10, read_q=640, nics=(nic("a", 0.0),)), 0.0)
+    side = make_report(made.world, 0.0).sides.decode
+    assert (side.buffer_permille, side.kv_cache_permille) == (250, 750)
+    assert side.read_queue_s == 10 * LAYOUT.full_block_bytes / 100
+
+
+def test_revisions_and_pods_are_told():
+    made = scheduler(
+        register("a-0", wire.Role.PREFILL, revision="1", pod="a", pod_uid="u", node="n"),
+        register("b-0", wire.Role.DECODE, revision="1"),
+        register("c-0", wire.Role.DECODE, revision="2", layout=replaced(LAYOUT, fingerprint="01")),
+    )
+    report = decode_report(encode_report(make_report(made.world, 0.0)))
+    told = [(one.revision, one.prefill, one.decode, one.complete) for one in report.revisions]
+    assert told == [("1", 1, 1, True), ("2", 0, 1, False)]
+    first = report.engines[0]
+    assert (first.id, first.pod, first.pod_uid, first.node, first.revision) == ("a-0", "a", "u", "n", "1")
+
+
+def test_reports_of_other_versions_are_understood():
+    assert decode_report(b"{}") == ControlReport()
+    newer = {"engines": [{"id": "a", "colour": "blue"}], "sides": {"other": {}}}
+    assert decode_report(json.dumps(newer).encode()).engines[0].id == "a"
+
+
+def test_the_longest_waiting_request_is_told():
+    made = scheduler(register("prefill-0-0", wire.Role.PREFILL), register("decode-0-0", wire.Role.DECODE))
+    for at in (1.0, 3.0):
+        made.submit(f"r{at}", (1,) * 130, {}, wire.Sampling(max_tokens=1), 1, at)
+    queue = make_report(made.world, 4.0).queue
+    assert (queue.waiting, queue.running, queue.oldest_s) == (2, 0, 3)
