@@ -7,7 +7,10 @@ from typing import Any
 import click
 
 from dualpath_api.errors import DualPathError
+from dualpath_cli.crds import crds
 from dualpath_cli.explain import explain
+from dualpath_cli.fetch import fetch
+from dualpath_cli.render import render
 from dualpath_cli.up import up
 
 
@@ -34,3 +37,6 @@ def main() -> None:
 
 main.add_command(up)
 main.add_command(explain)
+main.add_command(render)
+main.add_command(crds)
+main.add_command(fetch)
