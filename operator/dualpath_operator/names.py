@@ -9,6 +9,9 @@ ROLE_LABEL = "dualpath.io/role"
 REVISION_LABEL = "dualpath.io/revision"
 REPLICA_LABEL = "dualpath.io/replica"
 NODE_LABEL = "dualpath.io/node"
+GPUS = "dualpath.io/gpus"
+"""Annotation of an engine Pod: the GPUs that it holds, however they were asked for."""
+
 ROLES = ("prefill", "decode")
 
 

@@ -1,0 +1,103 @@
+"""Carries out object plans: one write at a time and in order, so that a crash in between leaves a prefix."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from dualpath_operator import metrics
+from dualpath_operator.kinds import BY_NAME, ENGINE_GROUP
+from dualpath_operator.kube import Api, KubeError
+from dualpath_operator.memory import Memory
+from dualpath_operator.model import MANAGER, Key, Object, key_of
+from dualpath_operator.plan import Apply, ObjectPlan
+from dualpath_operator.views import ObjectView
+from dualpath_operator.world import intent_of
+
+log = logging.getLogger(__name__)
+
+SEED_MANAGER = "dualpath-operator-seed"
+"""Owns spec.replicas of an engine group from when a cluster hands it over until an autoscaler writes it."""
+
+
+@dataclass(slots=True)
+class Applied:
+    """What came of a plan."""
+
+    drifted: list[tuple[Key, tuple[str, ...]]] = field(default_factory=list)
+    clashes: list[Key] = field(default_factory=list)
+    refused: list[tuple[Key, str]] = field(default_factory=list)  # the API server does not take them
+
+
+class Applier:
+    """Applies and prunes the children of clusters."""
+
+    def __init__(self, api: Api) -> None:
+        self._api = api
+
+    async def carry_out(self, plan: ObjectPlan, owner: str, memory: Memory, now: float) -> Applied:
+        """Raises KubeError for what may succeed later."""
+        done = Applied(clashes=list(plan.clashes))
+        for apply in plan.applies:
+            key, intent = key_of(apply.obj), intent_of(apply.obj)
+            if not apply.drift and memory.applied.get(key, ("", 0.0))[0] == intent:
+                continue
+            if apply.new and not await self._free(apply.obj, owner):
+                done.clashes.append(key)
+                continue
+            if await self._apply(apply, key, done, memory):
+                memory.applied[key] = (intent, now)
+        await self._prune(plan.prunes)
+        return done
+
+    async def _free(self, obj: Object, owner: str) -> bool:
+        """Whether a name is free, or taken by an object of ours that no watch has told about yet."""
+        meta = obj["metadata"]
+        found = await self._api.get(BY_NAME[obj["kind"]], meta["namespace"], meta["name"])
+        if found is None:
+            return True
+        owners = found["metadata"].get("ownerReferences", ())
+        controller = next((ref["uid"] for ref in owners if ref.get("controller")), "")
+        if not meta.get("ownerReferences"):
+            ours = found["metadata"].get("labels", {}).get("app.kubernetes.io/managed-by") == MANAGER
+            return controller in {"", owner} and ours
+        return bool(controller == owner)
+
+    async def _apply(self, apply: Apply, key: Key, done: Applied, memory: Memory) -> bool:
+        try:
+            made = await self._api.apply(apply.obj)
+        except KubeError as error:
+            metrics.APPLIES.labels(key.kind, "error").inc()
+            if error.transient or error.status in {401, 403}:
+                raise
+            done.refused.append((key, str(error)))
+            return False
+        metrics.APPLIES.labels(key.kind, "applied").inc()
+        if key.kind == ENGINE_GROUP.name:
+            memory.group_uids[key.name] = made["metadata"]["uid"]
+        if apply.drift:
+            metrics.DRIFT.labels(key.kind).inc()
+            done.drifted.append((key, apply.drift))
+        return True
+
+    async def _prune(self, prunes: Sequence[ObjectView]) -> None:
+        for view in prunes:
+            namespace = view.live()["metadata"]["namespace"]
+            await self._api.delete(BY_NAME[view.key.kind], namespace, view.key.name, uid=view.uid)
+            metrics.APPLIES.labels(view.key.kind, "pruned").inc()
+            log.info("pruned %s %s/%s", view.key.kind, namespace, view.key.name)
+
+    async def hand_over(self, group: Object, replicas: int) -> None:
+        """Give spec.replicas of an engine group a neutral owner before we let go of it.
+
+        A field that nobody owns any more would be removed, and come back with its default.
+        """
+        meta = group["metadata"]
+        seed = {
+            "apiVersion": group["apiVersion"],
+            "kind": group["kind"],
+            "metadata": {"name": meta["name"], "namespace": meta["namespace"]},
+            "spec": {**group["spec"], "replicas": replicas},
+        }
+        await self._api.apply(seed, manager=SEED_MANAGER)

@@ -1,0 +1,76 @@
+"""Calls to the control API of clusters' gateways. A failure says whether a gateway is there at all."""
+
+from __future__ import annotations
+
+import aiohttp
+import msgspec
+
+from dualpath_api.report import ControlReport, TuningReport, decode_report, encode_report
+
+TIMEOUT_S = 5.0
+
+
+class GatewayAbsentError(Exception):
+    """Nobody listens there: no scheduler, so nothing is assigned to any engine."""
+
+
+class GatewaySilentError(Exception):
+    """Something is there, but it does not answer as a gateway should."""
+
+
+class Control:
+    """A client for all gateways. Use as an async context manager."""
+
+    def __init__(self) -> None:
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Control:
+        timeout = aiohttp.ClientTimeout(total=TIMEOUT_S, connect=TIMEOUT_S)
+        # a connection per call: thousands of idle ones would outnumber what they save
+        connector = aiohttp.TCPConnector(limit=64, force_close=True)
+        self._session = aiohttp.ClientSession(timeout=timeout, connector=connector)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._session is not None:
+            await self._session.close()
+
+    async def report(self, url: str, token: str) -> ControlReport:
+        """`GET /control/v1/report`."""
+        raw = await self._call("GET", f"{url}/control/v1/report", token)
+        try:
+            return decode_report(raw)
+        except msgspec.DecodeError as error:
+            raise GatewaySilentError(f"{url}: its report is unreadable: {error}") from error
+
+    async def tune(self, url: str, token: str, tuning: TuningReport) -> None:
+        """`PUT /control/v1/tuning`."""
+        await self._call("PUT", f"{url}/control/v1/tuning", token, encode_report(tuning))
+
+    async def drain(self, url: str, token: str, engine: str, *, accept_new: bool, serve_reads: bool) -> None:
+        """`POST /control/v1/engines/{id}/drain`."""
+        body = msgspec.json.encode({"acceptNew": accept_new, "serveReads": serve_reads})
+        await self._call("POST", f"{url}/control/v1/engines/{engine}/drain", token, body)
+
+    async def resume(self, url: str, token: str, engine: str) -> None:
+        """`POST /control/v1/engines/{id}/resume`."""
+        await self._call("POST", f"{url}/control/v1/engines/{engine}/resume", token, b"{}")
+
+    async def _call(self, method: str, url: str, token: str, body: bytes | None = None) -> bytes:
+        assert self._session is not None
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+        try:
+            async with self._session.request(method, url, headers=headers, data=body) as answer:
+                raw = await answer.read()
+                status = answer.status
+        except aiohttp.ClientConnectorError as error:
+            raise GatewayAbsentError(str(error)) from error
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise GatewaySilentError(f"{url}: {error or type(error).__name__}") from error
+        if status == 404 and "/engines/" in url:
+            return b""  # the engine is not connected: nothing to ask of it
+        if status >= 400:
+            raise GatewaySilentError(f"{url}: answered {status}")
+        return raw

@@ -1,0 +1,194 @@
+"""The only module that talks to the API server, apart from the watches of kopf.
+
+Raw JSON over the client's HTTP layer: typed models of a hundred kinds would cost more than all else the
+operator does. Nothing is retried here; the work queue repeats a pass that failed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlencode
+
+import aiohttp
+from kubernetes.aio import config
+from kubernetes.aio.client.configuration import Configuration
+from kubernetes.aio.client.rest import RESTClientObject
+
+from dualpath_operator.kinds import BY_NAME, Kind
+from dualpath_operator.model import MANAGER, Object
+
+TIMEOUT_S = 30.0
+
+
+class KubeError(Exception):
+    """The API server refused, or did not answer (status 0)."""
+
+    def __init__(self, status: int, reason: str, message: str, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.reason = reason
+        self.retry_after = retry_after
+
+    @property
+    def transient(self) -> bool:
+        """Whether the same call may succeed later. Conflicts are: the next pass sees the newer object."""
+        return self.status in {0, 408, 409, 410, 429} or self.status >= 500
+
+
+class Api:
+    """Calls to one API server. Use as an async context manager, or `close` it."""
+
+    def __init__(self, configuration: Configuration) -> None:
+        self.configuration = configuration
+        self._rest = RESTClientObject(configuration)
+
+    @classmethod
+    async def connect(cls, context: str | None = None) -> Api:
+        """By the kubeconfig, else by the Pod's ServiceAccount. Raises kubernetes' ConfigException."""
+        configuration = Configuration()
+        arguments: dict[str, Any] = {"client_configuration": configuration}
+        try:
+            await config.load_kube_config(context=context, **arguments)
+        except config.ConfigException:
+            if context is not None:
+                raise
+            config.load_incluster_config(**arguments)
+        configuration.connection_pool_maxsize = 64
+        return cls(configuration)
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._rest.close()
+
+    async def __aenter__(self) -> Api:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    # ------------------------------------------------------------ reading
+
+    async def get(
+        self, kind: Kind, namespace: str | None, name: str, *, cached: bool = False
+    ) -> Object | None:
+        """One object, or None. `cached` lets the API server answer from its watch cache."""
+        query = {"resourceVersion": "0"} if cached else {}
+        try:
+            return await self.request("GET", kind.path(namespace, name), query=query)
+        except KubeError as error:
+            if error.status == 404:
+                return None
+            raise
+
+    async def list(
+        self, kind: Kind, namespace: str | None, *, labels: str = "", metadata_only: bool = False
+    ) -> list[Object]:
+        """All objects of a kind, from the watch cache."""
+        query = {"resourceVersion": "0"} | ({"labelSelector": labels} if labels else {})
+        accept = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1" if metadata_only else ""
+        answer = await self.request("GET", kind.path(namespace), query=query, accept=accept)
+        return list(answer.get("items", ()))
+
+    async def kinds(self, api_version: str) -> frozenset[str]:
+        """Titles of the kinds of a group and version; empty where the API server has none."""
+        try:
+            found = await self.request("GET", f"/apis/{api_version}")
+        except KubeError as error:
+            if error.status in {403, 404, 503}:
+                return frozenset()
+            raise
+        return frozenset(f"{api_version}/{resource['kind']}" for resource in found.get("resources", ()))
+
+    # ------------------------------------------------------------ writing
+
+    async def create(self, obj: Object) -> Object:
+        """Make an object. Raises KubeError 409 where its name is taken."""
+        kind = BY_NAME[obj["kind"]]
+        path = kind.path(obj["metadata"]["namespace"])
+        return await self.request("POST", path, body=obj, query={"fieldManager": MANAGER})
+
+    async def apply(self, obj: Object, *, subresource: str = "", manager: str = MANAGER) -> Object:
+        """Server-side apply; what we render is ours."""
+        kind, meta = BY_NAME[obj["kind"]], obj["metadata"]
+        return await self.request(
+            "PATCH",
+            kind.path(meta["namespace"], meta["name"], subresource),
+            body=obj,
+            query={"fieldManager": manager, "force": "true"},
+            content="application/apply-patch+yaml",
+        )
+
+    async def merge(
+        self,
+        kind: Kind,
+        namespace: str,
+        name: str,
+        body: Object,
+        *,
+        subresource: str = "",
+        strategic: bool = False,
+    ) -> Object:
+        """Merge patch; strategic where lists of a built-in kind are to be merged by key."""
+        content = "application/strategic-merge-patch+json" if strategic else "application/merge-patch+json"
+        path = kind.path(namespace, name, subresource)
+        return await self.request("PATCH", path, body=body, query={"fieldManager": MANAGER}, content=content)
+
+    async def delete(
+        self, kind: Kind, namespace: str, name: str, *, uid: str, grace_s: int | None = None
+    ) -> bool:
+        """Delete just the object of that uid; False when it is gone already."""
+        body: Object = {"preconditions": {"uid": uid}, "propagationPolicy": "Background"}
+        if grace_s is not None:
+            body["gracePeriodSeconds"] = grace_s
+        try:
+            await self.request("DELETE", kind.path(namespace, name), body=body)
+        except KubeError as error:
+            if error.status == 404 or (error.status == 409 and "Precondition" in str(error)):
+                return False
+            raise
+        return True
+
+    # ------------------------------------------------------------ wire
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Any = None,
+        query: Mapping[str, str] | None = None,
+        content: str = "application/json",
+        accept: str = "",
+    ) -> Object:
+        """One call. Raises KubeError."""
+        headers = {"Content-Type": content, "Accept": accept or "application/json"}
+        token = await self.configuration.get_api_key_with_prefix("BearerToken")
+        if token:
+            headers["Authorization"] = token
+        url = f"{self.configuration.host}{path}" + (f"?{urlencode(query)}" if query else "")
+        timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
+        try:
+            answer = await self._rest.request(
+                method, url, headers=headers, body=body, _request_timeout=timeout
+            )
+            raw = await answer.read()
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            reason = str(error) or type(error).__name__
+            raise KubeError(0, "NoAnswer", f"{method} {path}: {reason}") from error
+        if answer.status >= 400:
+            raise _refusal(answer.status, dict(answer.headers), raw, f"{method} {path}")
+        return dict(json.loads(raw)) if raw else {}
+
+
+def _refusal(status: int, headers: Mapping[str, str], raw: bytes, call: str) -> KubeError:
+    """What the API server says; something in front of it may answer in other forms."""
+    try:
+        told = json.loads(raw)
+        reason, message = str(told.get("reason", "")), str(told.get("message", ""))
+    except (ValueError, AttributeError):
+        reason, message = "", raw[:200].decode("utf-8", "replace")
+    wait = headers.get("Retry-After", "")
+    retry_after = float(wait) if wait.isdigit() else None
+    return KubeError(status, reason, f"{call}: {status} {message or reason}", retry_after)

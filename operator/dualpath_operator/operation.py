@@ -1,0 +1,96 @@
+"""The leader's work: kopf for the watches, a queue and workers for the passes, a poller for the gateways."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Iterable
+
+import kopf
+
+from dualpath_operator import metrics
+from dualpath_operator.control import Control
+from dualpath_operator.handlers import kopf_settings, register
+from dualpath_operator.kinds import OPTIONAL, Kind
+from dualpath_operator.kube import Api
+from dualpath_operator.model import Images, Surroundings
+from dualpath_operator.reconcile import Reconciler
+from dualpath_operator.settings import Settings
+from dualpath_operator.sight import Sight
+from dualpath_operator.telemetry import Telemetry
+from dualpath_operator.views import ClusterKey
+from dualpath_operator.workqueue import WorkQueue
+from dualpath_operator.world import World
+
+log = logging.getLogger(__name__)
+
+SETTLE_S = 0.2
+"""Events of one cluster within this time cause one pass."""
+
+VISITORS = 16
+
+
+async def known_kinds(api: Api) -> frozenset[Kind]:
+    """The optional kinds that the API server knows now. Those installed later are found at the next start."""
+    found: set[Kind] = set()
+    for version in {kind.api_version for kind in OPTIONAL}:
+        titles = await api.kinds(version)
+        found |= {kind for kind in OPTIONAL if kind.title in titles}
+    return frozenset(found)
+
+
+async def operate(api: Api, settings: Settings, world: World, sight: Sight) -> None:
+    """Reconcile until cancelled, or until kopf gives up: then the process has to start anew."""
+    optional = await known_kinds(api)
+    log.info("optional kinds: %s", ", ".join(sorted(kind.name for kind in optional)) or "none")
+    around = Surroundings(
+        images=Images(**settings.images.model_dump()),
+        kinds=frozenset(kind.title for kind in optional),
+        operator_namespace=settings.own_namespace(),
+    )
+    passes: WorkQueue[ClusterKey] = WorkQueue(SETTLE_S)
+    visits: WorkQueue[ClusterKey] = WorkQueue()
+    async with Control() as control:
+        telemetry = Telemetry(control, settings.gateway_url, passes.add, visits.add)
+        reconciler = Reconciler(api, world, settings, around, telemetry)
+        tasks = [
+            asyncio.create_task(_kopf(settings, world, optional, passes), name="kopf"),
+            asyncio.create_task(sight.look(), name="sight"),
+            asyncio.create_task(_measure(passes), name="measure"),
+        ]
+        tasks += [asyncio.create_task(passes.work(reconciler.handle)) for _ in range(settings.workers)]
+        tasks += [asyncio.create_task(visits.work(telemetry.visit)) for _ in range(VISITORS)]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+
+async def _kopf(
+    settings: Settings, world: World, optional: Iterable[Kind], passes: WorkQueue[ClusterKey]
+) -> None:
+    registry = kopf.OperatorRegistry()
+    kopf.on.login(registry=registry)(_login)
+    register(registry, world, optional, passes.add)
+    await kopf.operator(
+        registry=registry,
+        settings=kopf_settings(settings, optional),
+        standalone=True,
+        clusterwide=not settings.watch_namespaces,
+        namespaces=settings.watch_namespaces,
+    )
+
+
+async def _login(**kwargs: object) -> kopf.ConnectionInfo | None:
+    """As `Api.connect`: the kubeconfig, else the Pod's ServiceAccount."""
+    return kopf.login_with_kubeconfig(**kwargs) or kopf.login_with_service_account(**kwargs)  # type: ignore[arg-type]
+
+
+async def _measure(passes: WorkQueue[ClusterKey]) -> None:
+    while True:
+        metrics.QUEUE.set(len(passes))
+        await asyncio.sleep(5.0)

@@ -1,0 +1,75 @@
+"""Which objects have to be applied, and which have to go, for the live ones to become the desired. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from dualpath_operator.drift import differences
+from dualpath_operator.model import INTENT, Key, Object, key_of
+from dualpath_operator.views import ObjectView
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Apply:
+    """Bring one object to its desired form."""
+
+    obj: Object
+    new: bool  # it does not exist, as far as we know: whether its name is free must be asked
+    drift: tuple[str, ...] = ()  # paths that somebody else has changed
+
+
+@dataclass(slots=True, kw_only=True)
+class ObjectPlan:
+    """What to do, in order. `in_sync`: what was found right, by version; it need not be compared again."""
+
+    applies: list[Apply] = field(default_factory=list)
+    prunes: list[ObjectView] = field(default_factory=list)
+    clashes: list[Key] = field(default_factory=list)
+    in_sync: dict[Key, tuple[str, str]] = field(default_factory=dict)
+
+
+def plan_objects(
+    desired: Iterable[Object],
+    live: Mapping[Key, ObjectView],
+    owner: str,
+    known: Mapping[Key, tuple[str, str]],
+    kept: Collection[Key] = (),
+) -> ObjectPlan:
+    """`owner` is the cluster's uid; `known` is `in_sync` of an earlier plan; `kept` is not pruned either."""
+    plan = ObjectPlan()
+    wanted: set[Key] = set(kept)
+    for obj in desired:
+        key = key_of(obj)
+        wanted.add(key)
+        found = live.get(key)
+        if found is None:
+            plan.applies.append(Apply(obj=obj, new=True))
+        elif not _ours(found, obj, owner):
+            plan.clashes.append(key)
+        else:
+            _compare(plan, obj, found, known)
+    plan.prunes = [view for key, view in live.items() if key not in wanted and view.owner == owner]
+    return plan
+
+
+def _ours(found: ObjectView, obj: Object, owner: str) -> bool:
+    """Ours by its controller; what outlives the cluster (claims that are retained) has none."""
+    has_owner = bool(obj["metadata"].get("ownerReferences"))
+    return found.owner == owner if has_owner else found.owner in {"", owner}
+
+
+def _compare(plan: ObjectPlan, obj: Object, found: ObjectView, known: Mapping[Key, tuple[str, str]]) -> None:
+    intent = obj["metadata"]["annotations"][INTENT]
+    if known.get(found.key) == (found.version, intent):
+        plan.in_sync[found.key] = (found.version, intent)
+        return
+    if found.intent != intent:
+        plan.applies.append(Apply(obj=obj, new=False))
+        return
+    content = {key: value for key, value in obj.items() if key not in {"apiVersion", "kind"}}
+    drift = differences(content, found.live())
+    if drift:
+        plan.applies.append(Apply(obj=obj, new=False, drift=tuple(drift)))
+    else:
+        plan.in_sync[found.key] = (found.version, intent)

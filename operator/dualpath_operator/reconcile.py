@@ -1,0 +1,303 @@
+"""One pass over one cluster: read what is, compare with what should be, do what may be done now, tell.
+
+Level-based: a pass knows nothing of what caused it. It may be cut short anywhere; the next one goes on from
+what it finds. Order: finalizer, objects, drains and deletions, new Pods, admission, status.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+from dualpath_operator import metrics, names
+from dualpath_operator.applier import Applied, Applier
+from dualpath_operator.clusters import finalizers_with, read_cluster
+from dualpath_operator.desired import kept, objects, revision_of
+from dualpath_operator.engines import Engines
+from dualpath_operator.findings import Findings
+from dualpath_operator.judgements import balance_of, gateway_ready, judge_scaling, judge_storage, problems_of
+from dualpath_operator.kinds import CLUSTER, ENGINE_GROUP
+from dualpath_operator.kube import Api, KubeError
+from dualpath_operator.memory import Memory
+from dualpath_operator.model import FINALIZER, Cluster, Key, Surroundings
+from dualpath_operator.observe import ReplicaView, replicas_of
+from dualpath_operator.plan import plan_objects
+from dualpath_operator.recorder import event
+from dualpath_operator.reporter import Reporter
+from dualpath_operator.rollout import plan as plan_rollout
+from dualpath_operator.rollout_model import Create, Delete, Drain, Plan, Resume, State
+from dualpath_operator.secrets import Secrets
+from dualpath_operator.settings import Settings
+from dualpath_operator.telemetry import Telemetry
+from dualpath_operator.views import ClusterKey, ObjectView, applied_by_us
+from dualpath_operator.wanted import owned_replicas, wanted_replicas, wish_for
+from dualpath_operator.world import ClusterView, World
+
+log = logging.getLogger(__name__)
+
+BACKOFF_S = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0)
+
+WATCHFUL_S = 30.0
+"""Between passes while something is on its way: deadlines pass without any event."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Pass:
+    """One cluster during one pass."""
+
+    cluster: Cluster
+    view: ClusterView
+    memory: Memory
+    live: dict[Key, ObjectView]
+    groups: dict[str, ObjectView | None]
+    wanted: dict[str, int]
+    revision: str
+    replicas: tuple[ReplicaView, ...]
+    plan: Plan
+    applied: Applied = field(default_factory=Applied)
+    refusals: list[str] = field(default_factory=list)
+
+    @property
+    def key(self) -> ClusterKey:
+        """Of the cluster."""
+        return (self.cluster.namespace, self.cluster.name)
+
+    @property
+    def frozen(self) -> bool:
+        """Nothing may be changed."""
+        return self.cluster.spec.paused and not self.cluster.deleting
+
+
+class Reconciler:
+    """Passes over all clusters. `clock` is monotonic, in seconds."""
+
+    def __init__(
+        self,
+        api: Api,
+        world: World,
+        settings: Settings,
+        around: Surroundings,
+        telemetry: Telemetry,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._api = api
+        self._world = world
+        self._settings = settings
+        self._around = around
+        self._telemetry = telemetry
+        self._clock = clock
+        self._applier = Applier(api)
+        self._engines = Engines(api, around)
+        self._secrets = Secrets(api)
+        self._reporter = Reporter(api, settings.status_interval)
+        self._memories: dict[ClusterKey, Memory] = defaultdict(Memory)
+
+    async def handle(self, key: ClusterKey) -> float | None:
+        """One pass; returns after how many seconds the next is due, whatever happens meanwhile."""
+        started, result = self._clock(), "ok"
+        memory = self._memories[key]
+        try:
+            again = await self._pass(key, memory)
+            memory.failures = 0
+        except KubeError as error:
+            result = "retry"
+            metrics.RECONCILE_ERRORS.labels(CLUSTER.name, error.reason or str(error.status)).inc()
+            again = error.retry_after or self._backoff(memory)
+            level = logging.DEBUG if error.status == 409 else logging.WARNING
+            log.log(level, "%s/%s: %s; next attempt in %.0f s", *key, error, again)
+        except Exception:  # a bug of ours in one cluster must not stop the others
+            result = "bug"
+            metrics.RECONCILE_ERRORS.labels(CLUSTER.name, "bug").inc()
+            again = self._backoff(memory)
+            log.exception("%s/%s: the pass failed; next attempt in %.0f s", *key, again)
+        metrics.RECONCILE_SECONDS.labels(CLUSTER.name, result).observe(self._clock() - started)
+        return again
+
+    def _backoff(self, memory: Memory) -> float:
+        memory.failures += 1
+        return BACKOFF_S[min(memory.failures, len(BACKOFF_S)) - 1]
+
+    async def _pass(self, key: ClusterKey, memory: Memory) -> float | None:
+        view = self._world.cluster(key)
+        if view is None or (view.deleting and FINALIZER not in view.finalizers):
+            self._forget(key)
+            return None
+        memory.expire(self._clock())
+        cluster, problem = read_cluster(key, view, memory)
+        if cluster is None:
+            if view.deleting:
+                await self._release(key, view)
+            else:
+                await self._reporter.invalid(key, view, problem, memory)
+            return None
+        if not view.deleting and FINALIZER not in view.finalizers:
+            await self._patch_finalizers(key, view, finalizers_with(view.finalizers))
+        now = self._observe(cluster, view, memory)
+        if not now.frozen:
+            if not cluster.deleting:
+                await self._apply_objects(now)
+            await self._carry_out(now)
+        if cluster.deleting and not now.replicas:
+            await self._release(key, view)
+            return None
+        await self._admit(now)
+        self._follow(now)
+        told = await self._reporter.report(view, self._findings(now), now.groups, memory)
+        return self._next_look(now, told)
+
+    # ------------------------------------------------------------ looking
+
+    def _observe(self, cluster: Cluster, view: ClusterView, memory: Memory) -> Pass:
+        key = (cluster.namespace, cluster.name)
+        live = self._world.objects(key, memory)
+        groups = {
+            role: live.get(Key(kind=ENGINE_GROUP.name, name=names.group(cluster.name, role)))
+            for role in names.ROLES
+        }
+        revision = revision_of(cluster, self._around)
+        wanted = wanted_replicas(cluster, groups, self._telemetry.planned(key, view))
+        nodes = {role: getattr(cluster.spec, role).parallelism.nodes for role in names.ROLES}
+        pods = self._world.pods(key, memory)
+        drains = self._telemetry.drains(key, cluster, pods)
+        replicas = tuple(replicas_of(cluster.name, pods, nodes, drains, datetime.now(UTC)))
+        self._telemetry.gone(key, (view.replica.id for view in replicas))
+        return Pass(
+            cluster=cluster,
+            view=view,
+            memory=memory,
+            live=live,
+            groups=groups,
+            wanted=wanted,
+            revision=revision,
+            replicas=replicas,
+            plan=plan_rollout([v.replica for v in replicas], wish_for(cluster, revision, wanted)),
+        )
+
+    # ------------------------------------------------------------ doing
+
+    async def _apply_objects(self, now: Pass) -> None:
+        cluster, memory = now.cluster, now.memory
+        has_token = await self._secrets.ensure(cluster, memory)
+        revisions = frozenset({now.revision, *(view.replica.revision for view in now.replicas)})
+        owned = owned_replicas(cluster, now.wanted)
+        desired = objects(cluster, self._around, now.revision, revisions, owned)
+        plan = plan_objects(desired, now.live, cluster.uid, memory.in_sync, kept(cluster, revisions))
+        memory.in_sync = plan.in_sync
+        for apply in plan.applies:
+            name = apply.obj["metadata"]["name"]
+            for role, group in now.groups.items():
+                if group and group.key.name == name and owned[role] is None and applied_by_us(group):
+                    await self._applier.hand_over(apply.obj, group.replicas or 0)
+        now.applied = await self._applier.carry_out(plan, cluster.uid, memory, self._clock())
+        if not has_token:
+            now.applied.clashes.append(Key(kind="Secret", name=names.control_secret(cluster.name)))
+        for key, paths in now.applied.drifted:
+            message = f"{key.kind} {key.name} was changed at {', '.join(paths[:5])}; put right"
+            await self._tell(cluster, "DriftCorrected", message)
+
+    async def _carry_out(self, now: Pass) -> None:
+        """Carry out the rollout plan. Pods are made last: what leaves makes room first."""
+        cluster, memory, clock = now.cluster, now.memory, self._clock()
+        by_id = {view.replica.id: view for view in now.replicas}
+        for step in now.plan.steps:
+            match step:
+                case Drain(id=replica):
+                    await self._telemetry.drain(cluster, by_id[replica])
+                case Resume(id=replica):
+                    await self._telemetry.resume(cluster, by_id[replica])
+                case Delete(id=replica):
+                    await self._engines.delete(cluster, by_id[replica], memory, clock)
+        for view in now.replicas:
+            if view.replica.state is State.DRAINING:
+                await self._telemetry.drain(cluster, view)
+        if cluster.deleting:
+            return
+        uids = {role: group.uid for role, group in now.groups.items() if group is not None}
+        for role in names.ROLES:
+            if made := memory.group_uids.get(names.group(cluster.name, role)):
+                uids.setdefault(role, made)
+        creates = [step for step in now.plan.steps if isinstance(step, Create)]
+        await self._engines.complete(cluster, uids, now.replicas, memory, clock)
+        now.refusals = await self._engines.create(cluster, uids, creates, memory, clock)
+
+    async def _admit(self, now: Pass) -> None:
+        """Set the gates that the scheduler's report asks for."""
+        pods = [pod for view in now.replicas for pod in view.pods]
+        when = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        for pod, admitted in self._telemetry.admissions(now.key, pods):
+            await self._engines.admit(now.cluster.namespace, pod, admitted, when)
+
+    def _follow(self, now: Pass) -> None:
+        """Have the gateway asked more often while its answer is waited for."""
+        pods = [pod for view in now.replicas for pod in view.pods if not pod.deletion]
+        waiting = any(pod.containers_ready and not pod.admitted for pod in pods)
+        ready = gateway_ready(now.cluster, now.live)
+        self._telemetry.follow(now.cluster, now.memory.token, gateway_ready=ready, awaited=waiting)
+
+    # ------------------------------------------------------------ telling
+
+    def _findings(self, now: Pass) -> Findings:
+        cluster, told = now.cluster, self._telemetry.told(now.key)
+        balance, balanced = balance_of(cluster.spec, now.wanted)
+        live_status = now.memory.status or json.loads(now.view.status)
+        return Findings(
+            cluster=cluster,
+            revision=now.revision,
+            wanted=now.wanted,
+            replicas=now.replicas,
+            plan=now.plan,
+            gateway_ready=gateway_ready(cluster, now.live),
+            storage=judge_storage(cluster, now.live),
+            tuned=told.tuned,
+            balanced=balanced,
+            scaling=judge_scaling(cluster, told.scaling),
+            problems=problems_of(
+                now.applied, now.refusals, cluster, now.plan, live_status, datetime.now(UTC)
+            ),
+            paths=told.paths,
+            nics=told.nics,
+            balance=balance,
+            planned=told.planned,
+            last_scale=told.last_scale,
+            endpoint=f"http://{cluster.name}.{cluster.namespace}.svc:8000/v1",
+        )
+
+    async def _tell(self, cluster: Cluster, reason: str, message: str, *, warning: bool = False) -> None:
+        try:
+            await self._api.create(event(cluster, reason, message, warning=warning))
+        except KubeError as error:
+            log.debug("event not written: %s", error)
+
+    def _next_look(self, now: Pass, told: bool) -> float:
+        """Soon, when the status waits to be written; else at the resync, spread over time."""
+        if not told:
+            return max(0.5, now.memory.status_at + self._settings.status_interval - self._clock())
+        if not now.plan.complete:
+            return min(WATCHFUL_S, self._settings.resync)
+        return self._settings.resync * (0.9 + 0.2 * (hash(now.key) % 100) / 100)
+
+    # ------------------------------------------------------------ the cluster itself
+
+    async def _release(self, key: ClusterKey, view: ClusterView) -> None:
+        """Let a deleted cluster go; its children follow by their owner."""
+        left = tuple(name for name in view.finalizers if name != FINALIZER)
+        await self._patch_finalizers(key, view, left)
+        self._forget(key)
+
+    async def _patch_finalizers(self, key: ClusterKey, view: ClusterView, wanted: tuple[str, ...]) -> None:
+        body = {"metadata": {"resourceVersion": view.version, "finalizers": list(wanted)}}
+        try:
+            await self._api.merge(CLUSTER, *key, body)
+        except KubeError as error:
+            if error.status != 404:
+                raise
+
+    def _forget(self, key: ClusterKey) -> None:
+        self._memories.pop(key, None)
+        self._telemetry.forget(key)
+        metrics.forget_cluster(*key)

@@ -1,0 +1,43 @@
+"""The control token of a cluster: made once, read by name, never listed, never logged."""
+
+from __future__ import annotations
+
+import base64
+import secrets
+
+from dualpath_operator import names
+from dualpath_operator.desired import secret
+from dualpath_operator.kinds import SECRET
+from dualpath_operator.kube import Api, KubeError
+from dualpath_operator.memory import Memory
+from dualpath_operator.model import Cluster
+
+
+class Secrets:
+    """Reads and makes Secrets."""
+
+    def __init__(self, api: Api) -> None:
+        self._api = api
+
+    async def ensure(self, cluster: Cluster, memory: Memory) -> bool:
+        """Have the token in memory; False when the Secret's name is taken by somebody else's."""
+        if memory.token:
+            return True
+        name = names.control_secret(cluster.name)
+        found = await self._api.get(SECRET, cluster.namespace, name)
+        if found is None:
+            token = secrets.token_urlsafe(32)
+            try:
+                await self._api.create(secret(cluster, token))
+            except KubeError as error:
+                if error.status != 409:
+                    raise
+                found = await self._api.get(SECRET, cluster.namespace, name)
+            else:
+                memory.token = token
+                return True
+        owners = (found or {}).get("metadata", {}).get("ownerReferences", ())
+        if not any(ref.get("controller") and ref["uid"] == cluster.uid for ref in owners):
+            return False
+        memory.token = base64.b64decode((found or {}).get("data", {}).get("token", "")).decode()
+        return bool(memory.token)

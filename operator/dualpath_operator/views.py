@@ -1,0 +1,169 @@
+"""What is kept of each live object: small, because thousands of them are kept."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from dualpath_operator import names
+from dualpath_operator.model import ADMITTED, INTENT, MANAGER, Key
+
+ClusterKey = tuple[str, str]
+"""(namespace, name) of a DualPathCluster."""
+
+_UNWATCHED = ("status", "metadata", "apiVersion", "kind")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodView:
+    """An engine Pod."""
+
+    name: str
+    uid: str
+    role: str
+    revision: str
+    index: int
+    node_index: int
+    phase: str
+    created: str
+    node: str = ""
+    ip: str = ""
+    ready: bool = False
+    containers_ready: bool = False
+    admitted: bool | None = None  # None: the gate was never set
+    deletion: str = ""  # when its grace ends or ended, in ISO form; empty: it is not being deleted
+    gpus: int = 0
+    owner: str = ""
+    problem: str = ""  # why it does not start, in the kubelet's words
+
+    @property
+    def replica(self) -> tuple[str, str, int]:
+        """Pods of the same replica agree in this."""
+        return (self.role, self.revision, self.index)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ObjectView:
+    """Any other child. `content` is its JSON without status and bookkeeping, to find drift."""
+
+    key: Key
+    uid: str
+    version: str  # resourceVersion
+    intent: str
+    owner: str  # uid of its controller
+    content: bytes
+    ready: bool  # of Deployments and StatefulSets: all that is wanted is ready
+    replicas: int | None = None  # spec.replicas
+    managers: frozenset[str] = frozenset()  # who owns spec.replicas of an engine group
+    status: bytes = b""  # of engine groups
+
+    def live(self) -> dict[str, Any]:
+        """The object as JSON, as far as it is kept."""
+        return dict(json.loads(self.content))
+
+
+def cluster_of(body: Mapping[str, Any]) -> ClusterKey:
+    """The cluster that a child belongs to, by its label."""
+    meta = body["metadata"]
+    return (meta["namespace"], meta.get("labels", {}).get(names.CLUSTER_LABEL, ""))
+
+
+def pod_view(body: Mapping[str, Any]) -> PodView | None:
+    """The view of an engine Pod; None for other Pods."""
+    meta, status, spec = body["metadata"], body.get("status", {}), body.get("spec", {})
+    labels = meta.get("labels", {})
+    if labels.get(names.ROLE_LABEL) not in names.ROLES:
+        return None
+    conditions = {c["type"]: c["status"] == "True" for c in status.get("conditions", ())}
+    return PodView(
+        name=meta["name"],
+        uid=meta["uid"],
+        role=labels[names.ROLE_LABEL],
+        revision=labels.get(names.REVISION_LABEL, ""),
+        index=_number(labels.get(names.REPLICA_LABEL)),
+        node_index=_number(labels.get(names.NODE_LABEL)),
+        phase=status.get("phase", "Pending"),
+        created=meta.get("creationTimestamp", ""),
+        node=spec.get("nodeName", ""),
+        ip=status.get("podIP", ""),
+        ready=conditions.get("Ready", False),
+        containers_ready=conditions.get("ContainersReady", False),
+        admitted=conditions.get(ADMITTED),
+        deletion=meta.get("deletionTimestamp", ""),
+        gpus=_number(meta.get("annotations", {}).get(names.GPUS)),
+        owner=_controller(meta),
+        problem=_problem(status),
+    )
+
+
+def object_view(body: Mapping[str, Any]) -> ObjectView:
+    """The view of any other child."""
+    meta, spec, status = body["metadata"], body.get("spec") or {}, body.get("status") or {}
+    kept = {key: value for key, value in body.items() if key not in _UNWATCHED}
+    kept["metadata"] = {
+        key: meta[key]
+        for key in ("name", "namespace", "labels", "annotations", "ownerReferences")
+        if key in meta
+    }
+    replicas = spec.get("replicas") if isinstance(spec, Mapping) else None
+    return ObjectView(
+        key=Key(kind=body["kind"], name=meta["name"]),
+        uid=meta["uid"],
+        version=meta["resourceVersion"],
+        intent=meta.get("annotations", {}).get(INTENT, ""),
+        owner=_controller(meta),
+        content=json.dumps(_plain(kept), separators=(",", ":")).encode(),
+        ready=_ready(meta, spec, status),
+        replicas=replicas,
+        managers=_replica_managers(meta) if body["kind"] == "DualPathEngineGroup" else frozenset(),
+        status=json.dumps(_plain(status)).encode() if body["kind"] == "DualPathEngineGroup" else b"",
+    )
+
+
+def _plain(value: Any) -> Any:
+    """Views of kopf as what json knows."""
+    if isinstance(value, Mapping):
+        return {key: _plain(inner) for key, inner in value.items()}
+    return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value
+
+
+def _ready(meta: Mapping[str, Any], spec: Mapping[str, Any], status: Mapping[str, Any]) -> bool:
+    wanted = spec.get("replicas", 1)
+    seen = status.get("observedGeneration", 0) >= meta.get("generation", 0)
+    updated = status.get("updatedReplicas", 0) >= wanted
+    return bool(seen and updated and status.get("readyReplicas", 0) >= wanted)
+
+
+def _controller(meta: Mapping[str, Any]) -> str:
+    return next((ref["uid"] for ref in meta.get("ownerReferences", ()) if ref.get("controller")), "")
+
+
+def _replica_managers(meta: Mapping[str, Any]) -> frozenset[str]:
+    return frozenset(
+        entry.get("manager", "")
+        for entry in meta.get("managedFields", ())
+        if "f:replicas" in entry.get("fieldsV1", {}).get("f:spec", {})
+    )
+
+
+def applied_by_us(view: ObjectView) -> bool:
+    """Whether our own apply owns spec.replicas of an engine group."""
+    return MANAGER in view.managers
+
+
+def _number(text: str | None) -> int:
+    return int(text) if text is not None and text.isdigit() else 0
+
+
+def _problem(status: Mapping[str, Any]) -> str:
+    """The first container that waits for something other than its turn."""
+    for container in (*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())):
+        waiting = container.get("state", {}).get("waiting") or {}
+        if waiting.get("reason") not in {None, "PodInitializing", "ContainerCreating"}:
+            return f"{container['name']}: {waiting['reason']}"
+    for condition in status.get("conditions", ()):
+        if condition["type"] == "PodScheduled" and condition["status"] == "False":
+            return f"{condition.get('reason', 'Unschedulable')}: {condition.get('message', '')}"[:300]
+    return ""

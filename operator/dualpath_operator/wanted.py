@@ -1,0 +1,69 @@
+"""How many engine groups are wanted, by the spec's scaling modes. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from dualpath_api.spec.roles import RoleSpec, ScalingMode
+from dualpath_api.status import Pair
+from dualpath_operator.model import Cluster
+from dualpath_operator.names import ROLES
+from dualpath_operator.rollout_model import RoleWish, Strategy, Wish
+from dualpath_operator.views import ObjectView
+
+
+def wanted_replicas(
+    cluster: Cluster, groups: Mapping[str, ObjectView | None], planned: Pair | None
+) -> dict[str, int]:
+    """Groups of each role. `groups` are the live engine groups, `planned` the newest decision of mode Planner."""
+    if cluster.spec.suspend or cluster.deleting:
+        return dict.fromkeys(ROLES, 0)
+    return {role: _wanted(role_spec(cluster, role), groups.get(role), planned, role) for role in ROLES}
+
+
+def role_spec(cluster: Cluster, role: str) -> RoleSpec:
+    """spec.prefill or spec.decode."""
+    return cluster.spec.prefill if role == "prefill" else cluster.spec.decode
+
+
+def _wanted(spec: RoleSpec, group: ObjectView | None, planned: Pair | None, role: str) -> int:
+    scaling = spec.scaling
+    if scaling.mode is ScalingMode.STATIC:
+        return scaling.replicas
+    if scaling.mode is ScalingMode.EXTERNAL:
+        # one, not none: a HorizontalPodAutoscaler leaves what is at 0 alone
+        return 1 if group is None or group.replicas is None else group.replicas
+    low = 1 if scaling.min_replicas is None else scaling.min_replicas
+    high = scaling.max_replicas or low
+    count = low if planned is None else planned.prefill if role == "prefill" else planned.decode
+    return min(max(count, low), high)
+
+
+def owned_replicas(cluster: Cluster, wanted: Mapping[str, int]) -> dict[str, int | None]:
+    """spec.replicas of the engine groups; None where an autoscaler owns it."""
+    return {
+        role: None if role_spec(cluster, role).scaling.mode is ScalingMode.EXTERNAL else wanted[role]
+        for role in ROLES
+    }
+
+
+def wish_for(cluster: Cluster, revision: str, wanted: Mapping[str, int]) -> Wish:
+    """What the rollout planner is asked for."""
+    rollout = cluster.spec.rollout
+    prefill, decode = (
+        RoleWish(
+            wanted=wanted[role],
+            max_surge=rollout.max_surge,
+            max_unavailable=rollout.max_unavailable,
+            gpus=role_spec(cluster, role).resources.gpus * role_spec(cluster, role).parallelism.nodes,
+        )
+        for role in ROLES
+    )
+    return Wish(
+        target=revision,
+        prefill=prefill,
+        decode=decode,
+        gpu_budget=cluster.spec.gpu_budget,
+        paused=cluster.spec.paused and not cluster.deleting,
+        strategy=Strategy(rollout.strategy.value),
+    )
