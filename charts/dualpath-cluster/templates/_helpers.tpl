@@ -51,6 +51,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end }}
 
 {{- define "dualpath-cluster.validate" -}}
+{{- include "dualpath-cluster.foreignLabels" (list "labels" .Values.labels) }}
 {{- $spec := include "dualpath-cluster.spec" . | fromJson }}
 {{- if not (dig "model" "uri" "" $spec) }}
 {{- fail "no model is named. Set model.uri, such as hf://org/name." }}
@@ -66,6 +67,16 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- end }}
 {{- if and $values.metrics (not $values.maxReplicas) }}
 {{- fail (printf "%s.metrics make an autoscaler, which needs %s.maxReplicas." $role $role) }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* Labels of the chart's own cannot be given by values: a list of the value's name and the labels. */}}
+{{- define "dualpath-cluster.foreignLabels" -}}
+{{- $name := index . 0 }}
+{{- range $key, $_ := index . 1 }}
+{{- if regexMatch "^(app\\.kubernetes\\.io|helm\\.sh|dualpath\\.io)/" $key }}
+{{- fail (printf "%s has the label %s: labels of app.kubernetes.io, helm.sh and dualpath.io are the chart's own. Remove it." $name $key) }}
 {{- end }}
 {{- end }}
 {{- end }}

@@ -9,3 +9,13 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{ toYaml . }}
 {{- end }}
 {{- end }}
+
+{{/* Labels of the chart's own cannot be given by values: a list of the value's name and the labels. */}}
+{{- define "dualpath-crds.foreignLabels" -}}
+{{- $name := index . 0 }}
+{{- range $key, $_ := index . 1 }}
+{{- if regexMatch "^(app\\.kubernetes\\.io|helm\\.sh|dualpath\\.io)/" $key }}
+{{- fail (printf "%s has the label %s: labels of app.kubernetes.io, helm.sh and dualpath.io are the chart's own. Remove it." $name $key) }}
+{{- end }}
+{{- end }}
+{{- end }}

@@ -6,6 +6,8 @@ Each message says what is wrong and what to set instead.
 {{- include "dualpath-operator.validateCertificate" . }}
 {{- include "dualpath-operator.validateLeaderElection" . }}
 {{- include "dualpath-operator.validateOnlyOne" . }}
+{{- include "dualpath-operator.foreignLabels" (list "commonLabels" .Values.commonLabels) }}
+{{- include "dualpath-operator.foreignLabels" (list "podLabels" .Values.podLabels) }}
 {{- if and (not .Values.serviceAccount.create) (empty .Values.serviceAccount.name) }}
 {{- fail "serviceAccount.create is false and serviceAccount.name is empty: the operator would run as the namespace's default account. Set serviceAccount.name." }}
 {{- end }}
@@ -71,6 +73,16 @@ Each message says what is wrong and what to set instead.
 {{- fail (printf "release %s in namespace %s already runs the operator of all namespaces; two would undo each other's work. Upgrade or uninstall that one, or set watchNamespaces or rbac.scope=namespaced." $release $namespace) }}
 {{- end }}
 {{- end }}
+{{- end }}
+{{- end }}
+{{- end }}
+
+{{/* Labels of the chart's own cannot be given by values: a list of the value's name and the labels. */}}
+{{- define "dualpath-operator.foreignLabels" -}}
+{{- $name := index . 0 }}
+{{- range $key, $_ := index . 1 }}
+{{- if regexMatch "^(app\\.kubernetes\\.io|helm\\.sh|dualpath\\.io)/" $key }}
+{{- fail (printf "%s has the label %s: labels of app.kubernetes.io, helm.sh and dualpath.io are the chart's own. Remove it." $name $key) }}
 {{- end }}
 {{- end }}
 {{- end }}
