@@ -54,9 +54,13 @@ def test_a_stopped_peer_makes_a_pull_overdue_and_settles_it_when_it_goes_on(star
     target.pull(source, [5, 6], [7, 8], deadline=0.3)
     assert target.wait("done", name="pull")["outcome"] == "overdue"
     assert target.ask("stats")["in_flight"] == 1
+    while target.ask("stats")["stuck_s"] < 0.5:  # more than a round of the thread takes
+        pass
     source.go_on()
     assert target.wait("settled")["outcome"] == "done"
     assert target.ask("stats")["in_flight"] == 0
+    while target.ask("stats")["stuck_s"] >= 0.5:
+        pass
     assert target.crcs([5, 6]) == source.crcs([7, 8])
 
 

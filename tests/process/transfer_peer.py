@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import queue
 import signal
@@ -116,6 +117,15 @@ def say(event, **fields):
     os.write(1, (json.dumps({"event": event, **fields}) + "\n").encode())
 
 
+class SayWhoIsLost(logging.Handler):
+    """Passes the agent's log lines about lost connections on."""
+
+    def emit(self, record):
+        if "is lost" in record.msg:
+            engine, incarnation, _ = record.args
+            say("lost", peer=engine, incarnation=incarnation)
+
+
 class Child:
     def open(self, engine, slots, layers, block):
         import msgspec
@@ -129,9 +139,7 @@ class Child:
         self.agent = TransferAgent(engine)
         self.agent.register(self.pool)
         self.agent.on_notification(lambda peer, data: say("notified", peer=peer, data=data.decode()))
-        self.agent.on_peer_lost(
-            lambda peer, incarnation, why: say("lost", peer=peer, incarnation=incarnation)
-        )
+        logging.getLogger("dualpath_worker.transfer.mover").addHandler(SayWhoIsLost())
         peer = msgspec.msgpack.encode(self.agent.peer(f"{engine}.{os.getpid()}"))
         say("open", peer=peer.hex())
 
@@ -189,7 +197,8 @@ class Child:
 
     def stats(self):
         stats = self.agent.stats
-        say("stats", **{name: getattr(stats, name) for name in stats.__slots__})
+        figures = {name: getattr(stats, name) for name in stats.__slots__}
+        say("stats", stuck_s=self.agent.stuck_s(), **figures)
 
     def exit(self):
         from dualpath_worker.transfer import leave

@@ -21,6 +21,7 @@ from dualpath_api.errors import DualPathError, SpecError
 from dualpath_api.keys import KvLayout
 from dualpath_api.logs import set_up_logging
 from dualpath_api.wire import Role
+from dualpath_worker.addresses import advertised, compute_device
 from dualpath_worker.blocks import BlockPool
 from dualpath_worker.engine.base import Parts
 from dualpath_worker.engine.decode import DecodeEngine
@@ -28,11 +29,12 @@ from dualpath_worker.engine.generation import Generation
 from dualpath_worker.engine.layerwise import LayerwisePrefill
 from dualpath_worker.engine.prefill import PrefillEngine
 from dualpath_worker.engine.profiling import attention_time, prefill_speed
+from dualpath_worker.health import problems
 from dualpath_worker.link import SchedulerLink
 from dualpath_worker.metrics import Metrics
 from dualpath_worker.models import Model, load_model
-from dualpath_worker.nics import NicSampler, discover
-from dualpath_worker.serving import serve_metrics
+from dualpath_worker.nics import NicSampler
+from dualpath_worker.serving import Probes, serve_http
 from dualpath_worker.settings import Settings, read_settings
 from dualpath_worker.storage.factory import open_store
 from dualpath_worker.storage.io import ReadQueue, WriteQueue
@@ -111,11 +113,13 @@ async def build(settings: Settings, model: Model) -> tuple[AnyEngine, SchedulerL
         )
     metrics = Metrics()
     pool = BlockPool(slots=slots, layers=layout.layers, layer_block_bytes=layout.layer_block_bytes)
-    agent = TransferAgent(settings.engine, device=compute_nic(settings))
+    place = settings.place
+    device = compute_device(settings.spec.nics, settings.rank, place.pod_ip)
+    agent = TransferAgent(settings.engine, device=device)
     agent.register(pool)
     store = open_store(settings.spec.storage, layout)
-    sampler = NicSampler(settings.spec.nics) if settings.rank == 0 and settings.spec.nics else None
-    served = await serve_metrics(metrics, settings.metrics_host, refresh=lambda: engine.measure())
+    sampler = NicSampler(settings.spec.nics) if settings.first_of_group and settings.spec.nics else None
+    process = uuid.uuid4().hex
 
     def register() -> wire.Register:
         incarnation = uuid.uuid4().hex
@@ -132,9 +136,16 @@ async def build(settings: Settings, model: Model) -> tuple[AnyEngine, SchedulerL
             buffer_slots=slots,
             cache_pages=pages,
             peer=agent.peer(incarnation),
-            metrics_url=served.url,
+            metrics_url=url,
             prefill_tokens_per_s=speed,
             storage_tokens_per_s=storage_speed(sampler, layout),
+            revision=place.revision,
+            pod=place.pod,
+            pod_uid=place.pod_uid,
+            node=place.node,
+            process=process,
+            accept_new=engine.accept_new,
+            serve_reads=engine.serve_reads,
         )
 
     link = SchedulerLink(
@@ -171,13 +182,14 @@ async def build(settings: Settings, model: Model) -> tuple[AnyEngine, SchedulerL
         generation = Generation(model, pool, layout, pages, metrics)
         engine = DecodeEngine(parts, generation, WriteQueue(store, parts.reads))
     background.append(engine.report_forever())
-    return engine, link, background, served.url
-
-
-def compute_nic(settings: Settings) -> str:
-    """The device that carries KV between engines: this rank's, by the spec's rules; without any, loopback."""
-    found = [device.ucx_name for device in discover(settings.spec.nics) if device.role == "compute"]
-    return found[settings.rank % len(found)] if found else "lo"
+    probes = Probes(
+        refresh=engine.measure,
+        problems=lambda: problems(parts.reads, agent),
+        registered=link.registered.is_set,
+    )
+    served = await serve_http(metrics, settings.host, settings.metrics_port, probes)
+    url = f"http://{advertised(settings.host, place.pod_ip)}:{served.addresses[0][1]}/metrics"
+    return engine, link, background, url
 
 
 def storage_speed(sampler: NicSampler | None, layout: KvLayout) -> float:

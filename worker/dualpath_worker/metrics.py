@@ -50,8 +50,14 @@ class Metrics:
         self.storage_errors = self._counter("dualpath_storage_errors")
         self.transfer_errors = self._counter("dualpath_transfer_errors")
         self.transfer_bytes = self._counter("dualpath_transfer_bytes")
-        self.step_seconds = self._histogram("dualpath_engine_step_seconds")
+        self.busy_s = 0.0
+        """Spent computing, since start."""
         self.batch_size = self._histogram("dualpath_decode_batch_size")
+
+    def computed(self, kind: str, seconds: float) -> None:
+        """One step is done. Called by the one thread that computes."""
+        self._histogram("dualpath_engine_step_seconds").labels(kind).observe(seconds)
+        self.busy_s += seconds
 
     def pool(self, pool: str, used: int, quarantined: int, total: int) -> None:
         """Set the gauges of one pool ("buffer" or "cache")."""

@@ -38,6 +38,7 @@ class Device:
     role: str
     counters: tuple[tuple[Path, Path], ...]  # (received, sent) of each port
     unit: int  # bytes of one count
+    scope: str  # where its name is unique: a network namespace; "": the machine
     link_bytes_per_s: float  # 0: unknown
 
     @property
@@ -125,6 +126,7 @@ class NicSampler:
             rx_bytes_per_s=(rx - rx_before) / seconds if usable else 0.0,
             tx_bytes_per_s=(tx - tx_before) / seconds if usable else 0.0,
             link_bytes_per_s=device.link_bytes_per_s,
+            scope=device.scope,
         )
 
     def _say_what_changed(self, devices: list[Device]) -> None:
@@ -152,6 +154,7 @@ def _ethernet(path: Path, rule: NicRule) -> Device | None:
         role=rule.role,
         counters=((statistics / "rx_bytes", statistics / "tx_bytes"),),
         unit=1,
+        scope=_namespace(),
         link_bytes_per_s=(rule.link_bps or max(0.0, speed) * 1e6) / 8,
     )
 
@@ -165,6 +168,7 @@ def _infiniband(path: Path, rule: NicRule) -> Device | None:
         role=rule.role,
         counters=tuple((p / "counters/port_rcv_data", p / "counters/port_xmit_data") for p in ports),
         unit=_WORD,
+        scope="",
         link_bytes_per_s=(rule.link_bps or sum(_rate(port) for port in ports)) / 8,
     )
 
@@ -177,6 +181,14 @@ def _rate(port: Path) -> float:
         return 0.0
     match = re.match(r"\s*([\d.]+)\s*Gb/sec", text)
     return float(match[1]) * 1e9 if match and "ACTIVE" in state else 0.0
+
+
+def _namespace() -> str:
+    """Name of this process's network namespace."""
+    try:
+        return str(Path("/proc/self/ns/net").readlink())
+    except OSError:
+        return ""
 
 
 def _number(path: Path) -> float | None:

@@ -60,18 +60,7 @@ def test_a_retired_slot_is_quarantined_until_its_transfer_has_ended():
     assert (pool.quarantined, pool.reserve(2)) == (0, [0, 1])
 
 
-def test_a_quarantine_of_its_own_needs_its_own_release():
-    pool = pool_of(slots=1)
-    slots = pool.reserve(1)
-    pool.begin(slots)
-    pool.quarantine(slots)
-    pool.end(slots)
-    assert pool.state(0) is SlotState.QUARANTINED
-    pool.release_quarantined(slots)
-    assert pool.state(0) is SlotState.FREE
-
-
-@pytest.mark.parametrize("verb", ["begin", "end", "free", "retire", "quarantine", "release_quarantined"])
+@pytest.mark.parametrize("verb", ["begin", "end", "free", "retire"])
 def test_nothing_but_reserve_touches_a_free_slot(verb):
     with pytest.raises(SlotError, match="FREE"):
         getattr(pool_of(), verb)([0])

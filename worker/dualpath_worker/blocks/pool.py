@@ -97,18 +97,6 @@ class BlockPool:
         quarantined: list[int] = taken[held].tolist()
         return quarantined
 
-    def quarantine(self, slots: Sequence[int]) -> None:
-        """Anything taken -> QUARANTINED, with one more hold that only `release_quarantined` takes away."""
-        states = (SlotState.RESERVED, SlotState.READY, SlotState.IN_FLIGHT, SlotState.QUARANTINED)
-        taken = self._check(slots, "quarantine", *states)
-        self._state[taken] = SlotState.QUARANTINED
-        self._holds[taken] += 1
-
-    def release_quarantined(self, slots: Sequence[int]) -> None:
-        """Take away the hold of `quarantine`; the slot is FREE once no other hold is left."""
-        self._check(slots, "release", SlotState.QUARANTINED)
-        self.end(slots)
-
     # ------------------------------------------------------------ reading
 
     def state(self, slot: int) -> SlotState:

@@ -207,7 +207,6 @@ class Engine(ABC, Generic[A]):
         """Without a scheduler nobody waits for any of this."""
         for attempt in self.attempts:
             self.drop(attempt, "the scheduler is gone")
-        self.accept_new = self.serve_reads = True
         self._returned = True
         self._seen = 0
 
@@ -391,6 +390,7 @@ class Engine(ABC, Generic[A]):
             quarantined=self.pool.quarantined,
             accept_new=self.accept_new,
             serve_reads=self.serve_reads,
+            busy_s=self.metrics.busy_s,
             serving_reads=sum(attempt.shared for attempt in self.attempts) + len(self.attempts.lingering),
             nics=sampler.latest if sampler else (),
             **self.load(),

@@ -211,7 +211,7 @@ class Generation:
                 )
             )
         self._events.append(Entered(fill.name))
-        self._metrics.step_seconds.labels("fill").observe(time.perf_counter() - began)
+        self._metrics.computed("fill", time.perf_counter() - began)
         if not fill.first:
             self._pages.drop(pages)
             self._events.append(Ended(fill.name))
@@ -250,7 +250,7 @@ class Generation:
         for one, told in zip(batch, drawn, strict=True):
             if told.finish is not None:
                 self._end(one)
-        self._metrics.step_seconds.labels("decode").observe(time.perf_counter() - began)
+        self._metrics.computed("decode", time.perf_counter() - began)
         self._metrics.batch_size.observe(len(batch))
 
     def _row(self, one: Running) -> Row:

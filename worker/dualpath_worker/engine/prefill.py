@@ -274,7 +274,7 @@ class PrefillEngine(Engine[PrefillAttempt]):
             return
         finally:
             self.pool.end(held)
-        self.metrics.step_seconds.labels("prefill").observe(time.perf_counter() - began)
+        self.metrics.computed("prefill", time.perf_counter() - began)
         predicted = self._attention.predict([(one.cached, len(one.tokens)) for one in work])
         self._attention = self._attention.corrected(predicted, self._runner.attention_s)
         await self._finish(members, logits)

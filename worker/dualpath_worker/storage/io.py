@@ -68,6 +68,7 @@ class ReadQueue:
         self._earlier = threading.Condition(self._lock)  # than the deadline that is waited for
         self._waiting: deque[tuple[_Batch, int]] = deque()
         self._batches: list[_Batch] = []
+        self._hanging: list[_Batch] = []  # answered, while a read of theirs has not come back
         self._closing = False
         self.queued_bytes = 0
         """Asked for and not read yet."""
@@ -113,6 +114,12 @@ class ReadQueue:
         """Wait in a thread until there are no reads; false: there still are."""
         with self._lock:
             return self._idle.wait_for(lambda: not self._batches, timeout_s)
+
+    def stuck_s(self) -> float:
+        """For how long a read has hung in the store beyond its batch's deadline; 0: none has."""
+        with self._lock:
+            oldest = min((batch.deadline for batch in self._hanging), default=None)
+        return 0.0 if oldest is None else time.monotonic() - oldest
 
     def close(self) -> None:
         """Begin no more reads. Threads end by themselves, as one may hang in the kernel."""
@@ -164,6 +171,7 @@ class ReadQueue:
                 if len(batch.results) == len(batch.keys):
                     self._end(batch)
             elif batch.running == 0:
+                self._hanging.remove(batch)
                 batch.on_settled()
 
     def _end(self, batch: _Batch) -> None:
@@ -174,6 +182,8 @@ class ReadQueue:
         self.queued_bytes -= sum(batch.into[place].nbytes for place in outcome.late)
         if batch.running == 0:
             batch.on_settled()
+        else:
+            self._hanging.append(batch)
         batch.answer(outcome)
         if not self._batches:
             self._idle.notify_all()

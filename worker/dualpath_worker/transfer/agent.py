@@ -81,18 +81,14 @@ class TransferAgent:
         """Call `callback(engine, data)` for every notification; one sender's arrive in order."""
         self._running.on_notification = callback
 
-    def on_peer_lost(self, callback: Callable[[str, str, str], None]) -> None:
-        """Call `callback(engine, incarnation, reason)` once if a connection breaks or does not come up."""
-        self._running.on_peer_lost = callback
-
     # ------------------------------------------------------------ peers
 
     def add_peer(self, peer: wire.Peer) -> None:
         """Make a peer known; a new incarnation replaces the old one.
 
         The same one again changes nothing, unless its connection was lost: then it is connected anew.
-        Raises UnsupportedError if its blocks are of another shape than ours. A peer that cannot be connected
-        is reported through `on_peer_lost`.
+        Raises UnsupportedError if its blocks are of another shape than ours. Pulls from a peer that cannot be
+        connected fail.
         """
         pool, mine = wire.decode_pool(peer.pool), self._registered
         if (pool.layers, pool.layer_block_bytes) != (mine.layers, mine.layer_block_bytes):
@@ -150,7 +146,7 @@ class TransferAgent:
         self._thread.put(post)
 
     def notify(self, peer: str, data: bytes) -> None:
-        """Send `data` to a peer; dropped if it is not connected (then it was reported lost, or removed)."""
+        """Send `data` to a peer; dropped if it is not connected (then it was lost, or removed)."""
         mover = self._running
         self._thread.put(lambda: mover.send(peer, data))
 
@@ -169,6 +165,11 @@ class TransferAgent:
     def stats(self) -> TransferStats:
         """Counters; from any thread."""
         return self._running.stats()
+
+    def stuck_s(self) -> float:
+        """For how long a pull has been overdue, or the agent's thread has not come round; 0: neither."""
+        now, overdue = time.monotonic(), self._running.flights.overdue_since
+        return max(0.0 if overdue is None else now - overdue, now - self._thread.came_round)
 
     def close(self, timeout_s: float = 1.0) -> None:
         """Stop the thread. Pulls in flight are left as they are; the process must end, by `exit.leave`."""

@@ -58,6 +58,8 @@ class Flights:
         0  # of flights that have not ended; other threads may read it, `active` changes while polling
     )
 
+    overdue_since: float | None = None  # of the flight that is so for longest, as of the last `poll`
+
     def add(self, flight: Flight) -> None:
         """Track a posted transfer."""
         flight.remote.flights += 1
@@ -76,6 +78,7 @@ class Flights:
         still = [flight for flight in flights if not self._ended(flight, now)]
         ended = len(still) < len(flights)
         self.active = still + self.active  # a callback may have posted new ones
+        self.overdue_since = min((flight.deadline for flight in self.active if flight.overdue), default=None)
         return ended
 
     def _ended(self, flight: Flight, now: float) -> bool:

@@ -25,10 +25,9 @@ class Mover:
     def __init__(self, name: str, device: str | None) -> None:
         self.port = NixlPort(name, device)
         self.flights = Flights(self.port, self._ended, self._overdue, self._lost)
-        self.peers = Peers(self.port, lambda *lost: _guard(self.on_peer_lost, *lost))
+        self.peers = Peers(self.port, _say_lost)
         self.expected = 0
         self.on_notification: Callable[[str, bytes], None] = lambda engine, data: None
-        self.on_peer_lost: Callable[[str, str, str], None] = lambda engine, incarnation, reason: None
         self._lively_until = 0.0
         self._bytes = self._sent = self._received = 0
         self._outcomes = dict.fromkeys(Outcome, 0)
@@ -123,6 +122,10 @@ class Mover:
 
     def _lost(self, flight: Flight, reason: str) -> None:
         self.peers.lose(flight.remote, reason)
+
+
+def _say_lost(engine: str, incarnation: str, reason: str) -> None:
+    log.warning("the connection to %s (incarnation %s) is lost: %s", engine, incarnation, reason)
 
 
 def _guard(callback: Callable[..., None], *arguments: object) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TypeVar
@@ -21,6 +22,8 @@ class CommandThread:
         self._between = between
         self._commands: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
         self._closing = False
+        self.came_round = time.monotonic()
+        """When the last round began; the thread is busy, or stuck, since then."""
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
@@ -51,6 +54,7 @@ class CommandThread:
     def _run(self) -> None:
         pause = 0.0
         while not self._closing:
+            self.came_round = time.monotonic()
             try:
                 command = self._commands.get(timeout=pause)
             except queue.Empty:
