@@ -23,6 +23,7 @@ from dualpath_policy.placement import (
     spread_over_groups,
 )
 from dualpath_policy.reads import ReadList
+from dualpath_policy.retune import Retuned, RetuneKnobs, SideTraffic, Traffic, TuneReason, next_tuning
 
 __all__ = [
     "AttentionTime",
@@ -34,7 +35,12 @@ __all__ = [
     "Placement",
     "ReadList",
     "ReadyRequest",
+    "RetuneKnobs",
+    "Retuned",
     "SideChoice",
+    "SideTraffic",
+    "Traffic",
+    "TuneReason",
     "Tuning",
     "Waiting",
     "after",
@@ -44,6 +50,7 @@ __all__ = [
     "choose_prefill",
     "fair_level",
     "next_batch",
+    "next_tuning",
     "place_decode",
     "place_prefill",
     "shorter_queue",
