@@ -15,6 +15,7 @@ from fake_nodes import FakeNodes, add_volumes
 from kube_api import ApiError, Kube
 from kube_objects import MakeNamespace, StartOperator
 from operator_process import OperatorProcess
+from real_nodes import RealNodes
 from waiting import until
 
 HERE = Path(__file__).parent
@@ -107,6 +108,13 @@ def make_namespace(kube: Kube, request: pytest.FixtureRequest) -> Iterator[MakeN
 def namespace(make_namespace: MakeNamespace) -> str:
     """A namespace of the test's own that enforces Pod Security `restricted`."""
     return make_namespace()
+
+
+@pytest.fixture(scope="session")
+def real_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealNodes]:
+    """A second control plane, with one real node: pods really run there. Needs root."""
+    with RealNodes(tmp_path_factory.mktemp("real-nodes")) as running:
+        yield running
 
 
 @pytest.fixture

@@ -65,5 +65,6 @@ build helm helm.sh/helm/v3/cmd/helm
 build kubeconform github.com/yannh/kubeconform/cmd/kubeconform
 build kubelet k8s.io/kubernetes/cmd/kubelet
 build kube-proxy k8s.io/kubernetes/cmd/kube-proxy
+build pause ./pause
 build promtool github.com/prometheus/prometheus/cmd/promtool promtool remove_all_sd
 echo "$out"
