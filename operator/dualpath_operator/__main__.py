@@ -14,9 +14,9 @@ from pathlib import Path
 from kubernetes.aio.config import ConfigException
 
 from dualpath_api.errors import DualPathError, SpecError
-from dualpath_api.logs import configure
+from dualpath_api.logs import set_up_logging
 from dualpath_operator.kube import Api
-from dualpath_operator.leader import give_back, lead
+from dualpath_operator.leader import Lease, lead
 from dualpath_operator.operation import operate
 from dualpath_operator.server import Health, serving
 from dualpath_operator.settings import Settings, identity, read_settings
@@ -38,7 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         settings = read_settings(options.config)
-        configure(settings.log.format, settings.log.level)
+        level = logging.getLevelNamesMapping()[settings.log.level]
+        logging.getLogger("kopf").setLevel(logging.WARNING)  # a line for each handler and event otherwise
+        set_up_logging("operator", settings.log.format, level)
         return asyncio.run(run(settings))
     except DualPathError as error:
         sys.stderr.write(f"error: {error}\n")
@@ -55,7 +57,7 @@ async def run(settings: Settings) -> int:
             cause=str(error),
             remedy="run in a Pod with a ServiceAccount, or set KUBECONFIG",
         ) from None
-    me, world = identity(), World()
+    world = World()
     sight = Sight(api, world, settings.watch_namespaces)
     health = Health(sight.problem)
     async with api, contextlib.AsyncExitStack() as stack:
@@ -65,30 +67,29 @@ async def run(settings: Settings) -> int:
             log.info("webhooks on port %d", hooks)
         log.info("probes and metrics on port %d", port)
         health.ready = True
-        stopped = _stop_signal()
-        work = asyncio.create_task(
-            lead(api.configuration, settings, me, lambda: operate(api, settings, world, sight))
-        )
-        stop = asyncio.create_task(stopped.wait())
-        await asyncio.wait({work, stop}, return_when=asyncio.FIRST_COMPLETED)
-        clean = stopped.is_set()
-        for task in (work, stop):
-            task.cancel()
-        ended = await asyncio.gather(work, return_exceptions=True)
-        if clean:
-            await give_back(api, settings, me)
-            return 0
-        problem = ended[0]
-        log.error("stopped: %s", problem or "the lease or the watches were lost")
-        return 1
+        stopped = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+        return await _lead_until(stopped, api, settings, sight, world)
 
 
-def _stop_signal() -> asyncio.Event:
-    event = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, event.set)
-    return event
+async def _lead_until(
+    stopped: asyncio.Event, api: Api, settings: Settings, sight: Sight, world: World
+) -> int:
+    """Wait to lead, lead, and give the Lease back at a clean stop."""
+    election = settings.leader_election
+    lease = Lease(api, election, settings.lease_namespace(), identity())
+    work = asyncio.create_task(lead(lease, election, lambda: operate(api, settings, world, sight)))
+    stop = asyncio.create_task(stopped.wait())
+    await asyncio.wait({work, stop}, return_when=asyncio.FIRST_COMPLETED)
+    for task in (work, stop):
+        task.cancel()
+    (ended,) = await asyncio.gather(work, return_exceptions=True)
+    if stopped.is_set() or ended is True:
+        await lease.give_back()
+        return 0
+    log.error("stopped: %s", "the lease was lost" if ended is False else repr(ended))
+    return 1
 
 
 if __name__ == "__main__":

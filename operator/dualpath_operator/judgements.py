@@ -15,7 +15,6 @@ from dualpath_operator.findings import Judgement
 from dualpath_operator.model import Cluster, Key
 from dualpath_operator.rollout_model import Plan
 from dualpath_operator.views import ObjectView
-from dualpath_policy import NodeShape, pd_bounds
 
 
 def gateway_ready(cluster: Cluster, live: Mapping[Key, ObjectView]) -> bool:
@@ -64,6 +63,8 @@ def balance_of(spec: ClusterSpec, wanted: Mapping[str, int]) -> tuple[BalanceSta
         return BalanceStatus(pd_permille=now), Judgement(
             status=None, reason="HardwareUnknown", message="spec.hardware is not given"
         )
+    from dualpath_policy import NodeShape, pd_bounds
+
     low, high = pd_bounds(
         NodeShape(
             gpus=hardware.compute_nics,

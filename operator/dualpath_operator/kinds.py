@@ -67,4 +67,6 @@ OPTIONAL = (
 )
 """What the API server is asked about at start."""
 
-BY_NAME = {kind.name: kind for kind in (CLUSTER, POD, EVENT, *CHILDREN, *OPTIONAL)}
+LEASE = Kind("coordination.k8s.io", "v1", "Lease", "leases", watched=False)
+
+BY_NAME = {kind.name: kind for kind in (CLUSTER, POD, EVENT, LEASE, *CHILDREN, *OPTIONAL)}

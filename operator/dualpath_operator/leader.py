@@ -1,83 +1,140 @@
 """Exactly one replica acts: the one that holds the Lease.
 
-The client's election keeps the Lease; this module gives it back at a clean stop, so that the next leader need
-not wait for it to run out. Whoever loses it exits: half a leader is worse than none.
+The election of the Kubernetes client (37.0.2) cannot create its Lease and never gives it back; this one is small.
+As there, a holder counts as gone when its Lease has not changed for its duration by our own clock: clocks of
+other machines do not matter. Whoever cannot renew exits: half a leader is worse than none.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Awaitable, Callable
-
-from kubernetes.aio.client.api_client import ApiClient
-from kubernetes.aio.client.configuration import Configuration
-from kubernetes.aio.leaderelection.electionconfig import Config
-from kubernetes.aio.leaderelection.leaderelection import LeaderElection
-from kubernetes.aio.leaderelection.resourcelock.leaselock import LeaseLock
+from datetime import UTC, datetime
+from typing import Any
 
 from dualpath_operator import metrics
-from dualpath_operator.kinds import Kind
+from dualpath_operator.kinds import LEASE
 from dualpath_operator.kube import Api, KubeError
-from dualpath_operator.settings import Settings
+from dualpath_operator.settings import LeaderElectionSettings
 
 log = logging.getLogger(__name__)
 
-LEASE = Kind("coordination.k8s.io", "v1", "Lease", "leases", watched=False)
 
+class Lease:
+    """One candidate's view of the Lease."""
 
-async def lead(
-    configuration: Configuration, settings: Settings, identity: str, work: Callable[[], Awaitable[None]]
-) -> None:
-    """Wait for the Lease, then do the work. Returns when the Lease is lost, or the work ends."""
-    election = settings.leader_election
-    async with ApiClient(configuration) as client:
-        lock = LeaseLock(election.name, settings.lease_namespace(), identity, client)
-        finished = asyncio.Event()
+    def __init__(
+        self,
+        api: Api,
+        settings: LeaderElectionSettings,
+        namespace: str,
+        identity: str,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._api = api
+        self._settings = settings
+        self._namespace = namespace
+        self._identity = identity
+        self._clock = clock
+        self._seen: tuple[str, str] = ("", "")  # holder and renew time
+        self._seen_at = 0.0
 
-        async def started() -> None:
-            metrics.LEADER.set(1)
-            log.info("%s leads", identity)
-            try:
-                await work()
-            finally:
-                finished.set()
-
-        async def stopped() -> None:
-            metrics.LEADER.set(0)
-            log.error("%s lost the lease %s/%s", identity, settings.lease_namespace(), election.name)
-
-        elected = asyncio.create_task(
-            LeaderElection(
-                Config(
-                    lock,
-                    lease_duration=int(election.lease_duration),
-                    renew_deadline=int(election.renew_deadline),
-                    retry_period=election.retry_period,
-                    onstarted_leading=started,
-                    onstopped_leading=stopped,
-                )
-            ).run()
-        )
-        done = asyncio.create_task(finished.wait())
+    async def hold(self) -> bool:
+        """Take or renew the Lease; False when somebody else holds it. Raises KubeError."""
+        found = await self._api.get(LEASE, self._namespace, self._settings.name)
+        if found is None:
+            return await self._create()
+        spec = found.get("spec", {})
+        holder = spec.get("holderIdentity") or ""
+        if holder not in {"", self._identity} and not self._expired(holder, spec):
+            return False
+        body = self._spec(taken=holder != self._identity, transitions=int(spec.get("leaseTransitions") or 0))
+        body["metadata"] = {"resourceVersion": found["metadata"]["resourceVersion"]}
         try:
-            await asyncio.wait({elected, done}, return_when=asyncio.FIRST_COMPLETED)
-            if elected.done():
-                elected.result()
-        finally:
-            elected.cancel()
-            done.cancel()
+            await self._api.merge(LEASE, self._namespace, self._settings.name, body)
+        except KubeError as error:
+            if error.status == 409:
+                return False
+            raise
+        return True
+
+    async def give_back(self) -> None:
+        """Let another candidate lead at once; only said, not needed."""
+        try:
+            found = await self._api.get(LEASE, self._namespace, self._settings.name)
+            if found is None or found.get("spec", {}).get("holderIdentity") != self._identity:
+                return
+            version = found["metadata"]["resourceVersion"]
+            body = {"metadata": {"resourceVersion": version}, "spec": {"holderIdentity": ""}}
+            await self._api.merge(LEASE, self._namespace, self._settings.name, body)
+        except KubeError as error:
+            log.warning("the lease was not given back: %s", error)
+
+    def _expired(self, holder: str, spec: dict[str, Any]) -> bool:
+        seen = (holder, str(spec.get("renewTime")))
+        if seen != self._seen:
+            self._seen, self._seen_at = seen, self._clock()
+        duration = float(spec.get("leaseDurationSeconds") or self._settings.lease_duration)
+        return self._clock() - self._seen_at > duration
+
+    async def _create(self) -> bool:
+        meta = {"name": self._settings.name, "namespace": self._namespace}
+        lease = {"apiVersion": LEASE.api_version, "kind": LEASE.name, "metadata": meta}
+        try:
+            await self._api.create({**lease, **self._spec(taken=True, transitions=0)})
+        except KubeError as error:
+            if error.status == 409:
+                return False
+            raise
+        return True
+
+    def _spec(self, *, taken: bool, transitions: int) -> dict[str, Any]:
+        now = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+        spec: dict[str, Any] = {
+            "holderIdentity": self._identity,
+            "leaseDurationSeconds": max(1, round(self._settings.lease_duration)),
+            "renewTime": now,
+        }
+        if taken:
+            spec |= {"acquireTime": now, "leaseTransitions": transitions + 1}
+        return {"spec": spec}
 
 
-async def give_back(api: Api, settings: Settings, identity: str) -> None:
-    """Let another replica lead at once."""
-    name, namespace = settings.leader_election.name, settings.lease_namespace()
+async def lead(lease: Lease, settings: LeaderElectionSettings, work: Callable[[], Awaitable[None]]) -> bool:
+    """Wait for the Lease, then do the work. True when the work ended by itself, False when the Lease is lost."""
+    while not await _tried(lease):
+        await asyncio.sleep(settings.retry_period)
+    metrics.LEADER.set(1)
+    log.info("this replica leads")
+    working = asyncio.ensure_future(work())
+    renewing = asyncio.create_task(_renew(lease, settings))
     try:
-        lease = await api.get(LEASE, namespace, name)
-        if lease is None or lease["spec"].get("holderIdentity") != identity:
-            return
-        version = lease["metadata"]["resourceVersion"]
-        body = {"metadata": {"resourceVersion": version}, "spec": {"leaseDurationSeconds": 1}}
-        await api.merge(LEASE, namespace, name, body)
+        await asyncio.wait({working, renewing}, return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            working.result()
+        return working.done()
+    finally:
+        metrics.LEADER.set(0)
+        for task in (working, renewing):
+            task.cancel()
+        await asyncio.gather(working, renewing, return_exceptions=True)
+
+
+async def _renew(lease: Lease, settings: LeaderElectionSettings) -> None:
+    """Renew until that has failed for the renew deadline."""
+    renewed = time.monotonic()
+    while time.monotonic() - renewed < settings.renew_deadline:
+        await asyncio.sleep(settings.retry_period)
+        if await _tried(lease):
+            renewed = time.monotonic()
+    log.error("the lease could not be renewed for %.0f s", settings.renew_deadline)
+
+
+async def _tried(lease: Lease) -> bool:
+    try:
+        return await lease.hold()
     except KubeError as error:
-        log.warning("the lease was not given back: %s", error)
+        log.warning("the lease: %s", error)
+        return False

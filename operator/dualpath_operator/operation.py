@@ -40,7 +40,10 @@ async def known_kinds(api: Api) -> frozenset[Kind]:
 
 
 async def operate(api: Api, settings: Settings, world: World, sight: Sight) -> None:
-    """Reconcile until cancelled, or until kopf gives up: then the process has to start anew."""
+    """Reconcile until cancelled, or until SIGTERM: kopf takes that for itself and then returns.
+
+    Raises whatever made kopf give up: the process has to start anew then.
+    """
     optional = await known_kinds(api)
     log.info("optional kinds: %s", ", ".join(sorted(kind.name for kind in optional)) or "none")
     around = Surroundings(

@@ -5,13 +5,13 @@ from __future__ import annotations
 import os
 import socket
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, ValidationError
 
 from dualpath_api.errors import SpecError
 from dualpath_api.loading import read_yaml
-from dualpath_api.spec.base import Section
+from dualpath_api.spec.base import Rule, Section
 from dualpath_api.units import Duration
 
 _SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
@@ -19,6 +19,14 @@ _SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace
 
 class LeaderElectionSettings(Section):
     """Which of several operators acts. Exactly one holds the Lease."""
+
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="",
+            message="leaseDuration > renewDeadline > 2 x retryPeriod must hold; raise the former ones",
+            holds=lambda e: e.lease_duration > e.renew_deadline > 2 * e.retry_period,
+        ),
+    )
 
     namespace: str | None = Field(None, description="Namespace of the Lease; default: the operator's own.")
     name: str = Field("dualpath-operator", description="Name of the Lease.")

@@ -1,8 +1,8 @@
 """Whether the watches still see: what they told is compared with what the API server lists.
 
-A watch can go silent without an error; a probe that only asks whether the process runs stays green then. So the
-leader lists the clusters now and then, versions only. An object that is newer in two lists in a row than in the
-index was missed.
+A watch can go silent without an error; a probe that only asks whether the process runs stays green then. So
+the leader lists the clusters now and then, versions only. An object that is newer in two lists in a row than
+in the index was missed.
 """
 
 from __future__ import annotations

@@ -143,7 +143,7 @@ class Telemetry:
         return changes
 
     async def drain(self, cluster: Cluster, view: ReplicaView) -> None:
-        """Ask a replica's engines to finish: first nothing new, then, when idle, no reads for others either."""
+        """Ask a replica's engines to finish: first nothing new; when idle, no reads for others either."""
         key, replica = (cluster.namespace, cluster.name), view.replica.id
         heard = self._heard[key]
         heard.draining.setdefault(replica, self._clock())
@@ -211,16 +211,23 @@ class Telemetry:
             heard.failures += 1
         age = None if heard.report is None else self._clock() - heard.at
         told = self._tuner.step(cluster, heard.report, age, heard.told, self._clock())
-        if told.tuning is not None and heard.report is not None and heard.contact is Contact.ANSWERED:
-            if told.tuning != heard.report.tuning:
-                try:
-                    await self._control.tune(url, heard.token, told.tuning)
-                except (GatewayAbsentError, GatewaySilentError) as error:
-                    log.info("%s/%s: tuning not set: %s", *key, error)
+        await self._set(heard, told)
         changed, heard.told = told.worth_a_pass(heard.told), told
         if changed or heard.awaited or before is not heard.contact:
             self._wake(key)
         return self._next_visit(heard)
+
+    async def _set(self, heard: Heard, told: Told) -> None:
+        """Level-based: what is in force is in the report, so a gateway that started anew is told again."""
+        report, cluster = heard.report, heard.cluster
+        if heard.contact is not Contact.ANSWERED or report is None or cluster is None:
+            return
+        if told.tuning is None or told.tuning == report.tuning:
+            return
+        try:
+            await self._control.tune(self._address(cluster), heard.token, told.tuning)
+        except (GatewayAbsentError, GatewaySilentError) as error:
+            log.info("%s/%s: tuning not set: %s", cluster.namespace, cluster.name, error)
 
     def _next_visit(self, heard: Heard) -> float:
         if heard.contact is not Contact.ANSWERED:

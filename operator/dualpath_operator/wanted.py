@@ -15,7 +15,7 @@ from dualpath_operator.views import ObjectView
 def wanted_replicas(
     cluster: Cluster, groups: Mapping[str, ObjectView | None], planned: Pair | None
 ) -> dict[str, int]:
-    """Groups of each role. `groups` are the live engine groups, `planned` the newest decision of mode Planner."""
+    """Groups of each role. `groups` are the live ones, `planned` the newest decision of mode Planner."""
     if cluster.spec.suspend or cluster.deleting:
         return dict.fromkeys(ROLES, 0)
     return {role: _wanted(role_spec(cluster, role), groups.get(role), planned, role) for role in ROLES}

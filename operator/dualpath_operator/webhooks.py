@@ -79,7 +79,7 @@ def default(request: dict[str, Any]) -> dict[str, Any]:
 
 def _spec_of(obj: dict[str, Any]) -> ClusterSpec:
     meta = obj.get("metadata", {})
-    data = {
+    data: dict[str, Any] = {
         "apiVersion": obj.get("apiVersion"),
         "kind": obj.get("kind"),
         "metadata": {"name": meta.get("name") or "generated", "namespace": meta.get("namespace")},
@@ -97,13 +97,8 @@ def _route(answer: Callable[[dict[str, Any]], dict[str, Any]]) -> Callable[[web.
             response = answer(asked)
         except (ValueError, KeyError, TypeError, AttributeError):
             return web.Response(status=400, text="not an AdmissionReview")
-        return web.json_response(
-            {
-                "apiVersion": "admission.k8s.io/v1",
-                "kind": "AdmissionReview",
-                "response": {"uid": uid, **response},
-            }
-        )
+        head = {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview"}
+        return web.json_response({**head, "response": {"uid": uid, **response}})
 
     return handle
 

@@ -36,8 +36,8 @@ class OperatorProcess:
         self.http_port, self.webhook_port = free_ports(2)
         defaults: Settings = {
             "leaderElection": {"namespace": "default", **LEASE},
-            "http": {"port": self.http_port},
-            "webhook": {"enabled": False, "port": self.webhook_port},
+            "http": {"host": "127.0.0.1", "port": self.http_port},
+            "webhook": {"enabled": False, "host": "127.0.0.1", "port": self.webhook_port},
         }
         self.settings = _merged(defaults, settings or {})
         self.file = folder / f"{name}.yaml"

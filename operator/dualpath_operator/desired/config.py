@@ -48,32 +48,46 @@ def engine_config(cluster: Cluster) -> Object:
             "servedName": cluster.name,  # clients talk to the gateway: engines know no other name
             "dtype": spec.model.dtype,
         },
-        "kv": _set(spec.kv),
         "prefill": _role(spec.prefill) | _given("batching", _set(spec.prefill.batching)),
         "decode": _role(spec.decode),
         "storage": _storage(cluster) | {"domain": domain(cluster)},
     }
     nics = [_set(rule) for rule in spec.nics] or _NICS.get(spec.fabric.mode, [])
-    content |= _given("nics", nics) | _given("fabric", _set(spec.fabric))
-    return {
-        "apiVersion": f"{GROUP}/{VERSION}",
-        "kind": "DualPathCluster",
-        "metadata": {"name": cluster.name, "namespace": cluster.namespace},
-        "spec": content,
-    }
+    content |= _given("kv", _set(spec.kv)) | _given("nics", nics) | _given("fabric", _set(spec.fabric))
+    return _cluster(cluster, content)
 
 
 def gateway_config(cluster: Cluster) -> Object:
-    """What the gateway starts from. It reads the path policy once, then the operator tunes it as it runs."""
-    config = engine_config(cluster)
-    model = {**config["spec"]["model"], "servedName": cluster.spec.model.served_name}
-    policy = {"mode": cluster.spec.path_policy.mode.value}
-    return {**config, "spec": {**config["spec"], "model": model, "pathPolicy": policy}}
+    """What the gateway starts from. It reads the path policy once, then the operator tunes it as it runs.
+
+    The spec's rules want roles and a store, of which a gateway reads nothing: they are the same for all.
+    """
+    idle = {"resources": {"dramBuffer": "1Mi", "kvCache": "1Mi"}}
+    model = cluster.spec.model
+    return _cluster(
+        cluster,
+        {
+            "model": {"uri": f"file://{weights.local_path(cluster)}", "servedName": model.served_name},
+            "prefill": idle,
+            "decode": idle,
+            "storage": {"files": {"size": "1Mi"}},
+            "pathPolicy": {"mode": cluster.spec.path_policy.mode.value},
+        },
+    )
 
 
 def as_text(config: Object) -> str:
     """The content of cluster.json."""
     return json.dumps(config, indent=2, sort_keys=True) + "\n"
+
+
+def _cluster(cluster: Cluster, spec: Object) -> Object:
+    return {
+        "apiVersion": f"{GROUP}/{VERSION}",
+        "kind": "DualPathCluster",
+        "metadata": {"name": cluster.name, "namespace": cluster.namespace},
+        "spec": spec,
+    }
 
 
 def _role(role: RoleSpec) -> Object:
