@@ -1,6 +1,7 @@
 """Decisions only: pure functions over frozen dataclasses; no I/O, clock, log or random inside."""
 
 from dualpath_policy.batching import AttentionTime, Chunk, ReadyRequest, next_batch
+from dualpath_policy.bounds import BestShare, Link, NodeShape, PdBounds, best_share, pd_bounds
 from dualpath_policy.model import (
     EngineLoad,
     GroupChoice,
@@ -27,11 +28,15 @@ from dualpath_policy.retune import Retuned, RetuneKnobs, SideTraffic, Traffic, T
 
 __all__ = [
     "AttentionTime",
+    "BestShare",
     "Chunk",
     "EngineLoad",
     "GroupChoice",
     "Limits",
+    "Link",
     "ModeChoice",
+    "NodeShape",
+    "PdBounds",
     "Placement",
     "ReadList",
     "ReadyRequest",
@@ -44,6 +49,7 @@ __all__ = [
     "Tuning",
     "Waiting",
     "after",
+    "best_share",
     "choose_decode",
     "choose_group",
     "choose_mode",
@@ -51,6 +57,7 @@ __all__ = [
     "fair_level",
     "next_batch",
     "next_tuning",
+    "pd_bounds",
     "place_decode",
     "place_prefill",
     "shorter_queue",
