@@ -95,11 +95,11 @@ class GatewayCluster:
 
     def __init__(self, config: Path, token: Path | None, env: dict[str, str]) -> None:
         self._command = [sys.executable, "-m", "dualpath_gateway", "--config", str(config)]
-        self._env = {**os.environ, **env}
+        self.environ = {**os.environ, **env}
         self._port = 0
         self._headers = {}
         if token is not None:
-            self._env["DUALPATH_CONTROL_TOKEN_FILE"] = str(token)
+            self.environ["DUALPATH_CONTROL_TOKEN_FILE"] = str(token)
             self._headers = {"Authorization": f"Bearer {token.read_text()}"}
         self._engines: dict[str, tuple[wire.Role, Pod]] = {}
         self._traffic: dict[str, Traffic] = {}
@@ -117,7 +117,7 @@ class GatewayCluster:
             *("--port", str(self._port)),
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.DEVNULL,
-            env=self._env,
+            env=self.environ,
         )
         assert self.process.stdout is not None
         line = (await asyncio.wait_for(self.process.stdout.readline(), DEADLINE_S)).decode()
@@ -141,9 +141,12 @@ class GatewayCluster:
             self.process.send_signal(number)
         await self.process.wait()
 
-    async def restart(self) -> None:
-        """Another gateway on the same port, to which the engines come back, as they were told to be."""
-        wished = {name: engine.figures for name, engine in self.engines.items()}
+    async def restart(self, *, forget: bool = False) -> None:
+        """Another gateway on the same port, to which the engines come back, as they were told to be.
+
+        `forget`: as engines that were started anew, too.
+        """
+        wished = {} if forget else {name: engine.figures for name, engine in self.engines.items()}
         await self.stop()
         await self.start()
         for name in list(self._engines):

@@ -29,6 +29,7 @@ from dualpath_worker.engine.generation import Generation
 from dualpath_worker.engine.layerwise import LayerwisePrefill
 from dualpath_worker.engine.prefill import PrefillEngine
 from dualpath_worker.engine.profiling import attention_time, prefill_speed
+from dualpath_worker.fabric import Machine, fall_back
 from dualpath_worker.health import problems
 from dualpath_worker.link import SchedulerLink
 from dualpath_worker.metrics import Metrics
@@ -114,7 +115,11 @@ async def build(settings: Settings, model: Model) -> tuple[AnyEngine, SchedulerL
     metrics = Metrics()
     pool = BlockPool(slots=slots, layers=layout.layers, layer_block_bytes=layout.layer_block_bytes)
     place = settings.place
-    device = compute_device(settings.spec.nics, settings.rank, place.pod_ip)
+    degraded = fall_back(settings.spec, os.environ, Machine.this())
+    for finding in degraded:
+        log.warning("going on over TCP, as fabric.onMismatch is Degrade: %s", finding)
+    rules = () if degraded else settings.spec.nics
+    device = compute_device(rules, settings.rank, place.pod_ip)
     agent = TransferAgent(settings.engine, device=device)
     agent.register(pool)
     store = open_store(settings.spec.storage, layout)

@@ -35,16 +35,26 @@ class Device:
     """One device that a rule names."""
 
     name: str
-    role: str
+    rule: NicRule  # that names it
     counters: tuple[tuple[Path, Path], ...]  # (received, sent) of each port
     unit: int  # bytes of one count
     scope: str  # where its name is unique: a network namespace; "": the machine
     link_bytes_per_s: float  # 0: unknown
 
     @property
+    def role(self) -> str:
+        """What it carries: storage or compute."""
+        return self.rule.role
+
+    @property
+    def infiniband(self) -> bool:
+        """Whether it is an RDMA device, InfiniBand or RoCE, and not a network interface."""
+        return self.unit == _WORD
+
+    @property
     def ucx_name(self) -> str:
         """The name that UCX knows: with the port, where the device has ports."""
-        return f"{self.name}:1" if self.unit == _WORD else self.name
+        return f"{self.name}:1" if self.infiniband else self.name
 
     def read(self) -> tuple[int, int]:
         """Bytes received and sent since the driver was loaded. Raises OSError or ValueError."""
@@ -151,7 +161,7 @@ def _ethernet(path: Path, rule: NicRule) -> Device | None:
     speed = _number(path / "speed") or 0.0
     return Device(
         name=path.name,
-        role=rule.role,
+        rule=rule,
         counters=((statistics / "rx_bytes", statistics / "tx_bytes"),),
         unit=1,
         scope=_namespace(),
@@ -165,7 +175,7 @@ def _infiniband(path: Path, rule: NicRule) -> Device | None:
         return None
     return Device(
         name=path.name,
-        role=rule.role,
+        rule=rule,
         counters=tuple((p / "counters/port_rcv_data", p / "counters/port_xmit_data") for p in ports),
         unit=_WORD,
         scope="",
