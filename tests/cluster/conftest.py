@@ -13,7 +13,7 @@ import pytest
 from controlplane import ControlPlane
 from fake_nodes import FakeNodes, add_volumes
 from kube_api import ApiError, Kube
-from kube_objects import MakeNamespace, StartOperator
+from kube_objects import MakeNamespace, StartOperator, install_definitions
 from operator_process import OperatorProcess
 from real_nodes import RealNodes
 from waiting import until
@@ -66,6 +66,12 @@ def fake_nodes(control_plane: ControlPlane) -> FakeNodes:
 def kube(control_plane: ControlPlane, fake_nodes: FakeNodes) -> Kube:
     """A client with all rights on a cluster that has nodes."""
     return control_plane.kube
+
+
+@pytest.fixture(scope="session")
+def definitions(kube: Kube) -> None:
+    """Our kinds are installed."""
+    install_definitions(kube)
 
 
 @pytest.fixture(autouse=True)

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 from kube_api import Kube, Object
 from operator_process import OperatorProcess
+from waiting import until
 
 MakeNamespace = Callable[..., str]
 StartOperator = Callable[..., OperatorProcess]
+DEFINITIONS = Path(__file__).parents[2] / "crds"
+
+
+def install_definitions(kube: Kube) -> None:
+    """Install our CustomResourceDefinitions and wait until their kinds are served."""
+    for file in sorted(DEFINITIONS.glob("*.yaml")):
+        for body in kube.apply_yaml(file.read_text()):
+            name = body["metadata"]["name"]
+            until(partial(_established, kube, name), 60, what=f"the definition {name}")
 
 
 def pod(name: str, namespace: str, **spec: Any) -> Object:
@@ -35,10 +47,15 @@ def condition(kube: Kube, namespace: str, name: str, kind: str = "Ready") -> str
 
 def condition_of(body: Object, kind: str) -> str:
     """The status of an object's condition; "" when it has none."""
-    conditions = body.get("status", {}).get("conditions", [])
+    conditions = body.get("status", {}).get("conditions") or ()
     return next((str(one["status"]) for one in conditions if one["type"] == kind), "")
 
 
 def has_condition(kube: Kube, namespace: str, name: str, status: str, kind: str = "Ready") -> bool:
     """Whether a pod's condition has this status."""
     return condition(kube, namespace, name, kind) == status
+
+
+def _established(kube: Kube, name: str) -> bool:
+    body = kube.get("customresourcedefinitions.apiextensions.k8s.io", name)
+    return condition_of(body, "Established") == "True"
