@@ -15,6 +15,7 @@ from dualpath_operator.findings import Judgement
 from dualpath_operator.model import Cluster, Key
 from dualpath_operator.rollout_model import Plan
 from dualpath_operator.views import ObjectView
+from dualpath_policy.bounds import NodeShape, pd_bounds
 
 
 def gateway_ready(cluster: Cluster, live: Mapping[Key, ObjectView]) -> bool:
@@ -63,16 +64,21 @@ def balance_of(spec: ClusterSpec, wanted: Mapping[str, int]) -> tuple[BalanceSta
         return BalanceStatus(pd_permille=now), Judgement(
             status=None, reason="HardwareUnknown", message="spec.hardware is not given"
         )
-    from dualpath_policy import NodeShape, pd_bounds
-
-    low, high = pd_bounds(
+    bounds = pd_bounds(
         NodeShape(
-            gpus=hardware.compute_nics,
-            storage_nics=Fraction(hardware.storage_bytes, hardware.compute_nic_bytes),
+            compute_nics=hardware.compute_nics,
+            compute_nic_bytes_per_s=hardware.compute_nic_bytes,
+            storage_bytes_per_s=hardware.storage_bytes,
             dram_bytes_per_s=hardware.dram_bytes,
-            cnic_bytes_per_s=hardware.compute_nic_bytes,
         )
     )
+    if bounds is None:
+        return BalanceStatus(pd_permille=now), Judgement(
+            status=False,
+            reason="NoBottleneckFreeRange",
+            message="with spec.hardware another link than the storage NICs is always the bottleneck",
+        )
+    low, high = bounds.lower, bounds.upper
     status = BalanceStatus(pd_permille=now, lower_permille=_permille(low), upper_permille=_permille(high))
     if ratio is None:
         return status, Judgement(status=None, reason="Idle")

@@ -1,6 +1,6 @@
 """Exactly one replica acts: the one that holds the Lease.
 
-The election of the Kubernetes client (37.0.2) cannot create its Lease and never gives it back; this one is small.
+The election of the Kubernetes client (37.0.2) cannot create its Lease and never gives it back; this is small.
 As there, a holder counts as gone when its Lease has not changed for its duration by our own clock: clocks of
 other machines do not matter. Whoever cannot renew exits: half a leader is worse than none.
 """
@@ -103,8 +103,8 @@ class Lease:
 
 
 async def lead(lease: Lease, settings: LeaderElectionSettings, work: Callable[[], Awaitable[None]]) -> bool:
-    """Wait for the Lease, then do the work. True when the work ended by itself, False when the Lease is lost."""
-    while not await _tried(lease):
+    """Wait for the Lease, then work. True when the work ended by itself, False when the Lease is lost."""
+    while not await _tried(lease):  # noqa: ASYNC110 - what is waited for happens on another machine
         await asyncio.sleep(settings.retry_period)
     metrics.LEADER.set(1)
     log.info("this replica leads")

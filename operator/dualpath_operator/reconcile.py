@@ -160,7 +160,7 @@ class Reconciler:
             for role in names.ROLES
         }
         revision = revision_of(cluster, self._around)
-        wanted = wanted_replicas(cluster, groups, self._telemetry.planned(key, view))
+        wanted = wanted_replicas(cluster, groups, self._telemetry.recall(key, view))
         nodes = {role: getattr(cluster.spec, role).parallelism.nodes for role in names.ROLES}
         pods = self._world.pods(key, memory)
         drains = self._telemetry.drains(key, cluster, pods)

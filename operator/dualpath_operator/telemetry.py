@@ -12,15 +12,18 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from enum import StrEnum
 
+from pydantic import ValidationError
+
 from dualpath_api.report import ControlReport, EngineReport
-from dualpath_api.status import Pair
+from dualpath_api.status import ClusterStatus, Pair
 from dualpath_operator import metrics, names
 from dualpath_operator.control import Control, GatewayAbsentError, GatewaySilentError
 from dualpath_operator.model import Cluster
 from dualpath_operator.observe import Drains, ReplicaView
-from dualpath_operator.tuner import Told, Tuner
+from dualpath_operator.tuner import Moment, Told, step
 from dualpath_operator.views import ClusterKey, PodView
 from dualpath_operator.world import ClusterView
 
@@ -78,7 +81,6 @@ class Telemetry:
         self._wake = wake
         self._visit_later = visit_later
         self._clock = clock
-        self._tuner = Tuner()
         self._heard: dict[ClusterKey, Heard] = defaultdict(Heard)
 
     def forget(self, key: ClusterKey) -> None:
@@ -89,13 +91,18 @@ class Telemetry:
         """What tuning and scaling say about a cluster."""
         return self._heard[key].told
 
-    def planned(self, key: ClusterKey, view: ClusterView) -> Pair | None:
-        """What mode Planner wants; after a restart, what the status says."""
-        told = self._heard[key].told
-        if told.planned is None:
-            stored = json.loads(view.status).get("planned")
-            return None if stored is None else Pair.model_validate(stored)
-        return told.planned
+    def recall(self, key: ClusterKey, view: ClusterView) -> Pair | None:
+        """What mode Planner wants. At first sight of a cluster its status is taken up: the loops go on from it."""
+        if key not in self._heard:
+            status = json.loads(view.status)
+            status = {name: status[name] for name in ("paths", "planned", "lastScale") if name in status}
+            try:
+                stored = ClusterStatus.model_validate(status)
+            except ValidationError:  # of a version that wrote it otherwise
+                stored = ClusterStatus()
+            told = Told(paths=stored.paths, planned=stored.planned, last_scale=stored.last_scale)
+            self._heard[key].told = told
+        return self._heard[key].told.planned
 
     # ------------------------------------------------------------ for passes
 
@@ -210,9 +217,11 @@ class Telemetry:
             heard.contact, heard.problem = Contact.SILENT, str(error)
             heard.failures += 1
         age = None if heard.report is None else self._clock() - heard.at
-        told = self._tuner.step(cluster, heard.report, age, heard.told, self._clock())
+        iso = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        moment = Moment(age_s=age, clock=self._clock(), iso=iso)
+        told = step(cluster, heard.report, heard.told, moment)
         await self._set(heard, told)
-        changed, heard.told = told.worth_a_pass(heard.told), told
+        changed, heard.told = told.differs(heard.told), told
         if changed or heard.awaited or before is not heard.contact:
             self._wake(key)
         return self._next_visit(heard)
