@@ -27,6 +27,7 @@ from pki import Pair
 MUTATING = frozenset({"POST", "PUT", "PATCH", "DELETE"})
 BOOKKEEPING = re.compile(r"/(leases|events|tokenreviews|selfsubject\w+|subjectaccessreviews)(/|$)")
 HOP_BY_HOP = frozenset({"connection", "keep-alive", "transfer-encoding", "upgrade", "content-length", "host"})
+ADDED_BY_AIOHTTP = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
 REASONS = {
     403: "Forbidden",
     409: "Conflict",
@@ -191,7 +192,7 @@ class ChaosProxy:
         connector = aiohttp.TCPConnector(ssl=self._trust, limit=0, ssl_shutdown_timeout=0)
         no_limit = aiohttp.ClientTimeout(total=None)
         async with aiohttp.ClientSession(
-            connector=connector, timeout=no_limit, auto_decompress=False
+            connector=connector, timeout=no_limit, auto_decompress=False, skip_auto_headers=ADDED_BY_AIOHTTP
         ) as self._session:
             app = web.Application(client_max_size=64 << 20)
             app.router.add_route("*", "/{path:.*}", self._handle)
@@ -220,7 +221,7 @@ class ChaosProxy:
         body = await request.read()
         headers = {name: value for name, value in request.headers.items() if name.lower() not in HOP_BY_HOP}
         url = f"{self._upstream}{request.raw_path}"
-        async with self._session.request(request.method, url, headers=headers, data=body) as answer:
+        async with self._session.request(request.method, url, headers=headers, data=body or None) as answer:
             if watch:
                 self._note(request, watch, answer.status)
                 return await self._stream(request, answer)
