@@ -32,15 +32,25 @@ def render(file: Path, namespace: str | None, as_json: bool, pods: bool) -> None
     """
     import json
 
-    import yaml
-
     from dualpath_api.loading import load_cluster
 
     found = rendered(load_cluster(file), namespace, pods=pods)
     if as_json:
         click.echo(json.dumps({"apiVersion": "v1", "kind": "List", "items": found}, indent=2))
     else:
-        click.echo(yaml.safe_dump_all(found, sort_keys=False, width=110), nl=False)
+        for document in found:
+            click.echo("---\n" + _as_yaml(document), nl=False)
+
+
+def _as_yaml(document: Object) -> str:
+    """One document; what is equal is written out each time, instead of by reference."""
+    import yaml
+
+    class Plain(yaml.SafeDumper):
+        def ignore_aliases(self, data: object) -> bool:
+            return True
+
+    return str(yaml.dump(document, Dumper=Plain, sort_keys=False, width=110))
 
 
 def rendered(given: DualPathCluster, namespace: str | None, *, pods: bool) -> list[Object]:
