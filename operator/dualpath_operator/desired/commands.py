@@ -52,9 +52,9 @@ def engine(cluster: Cluster, role: str, index: int, rank: int, port: int) -> lis
     ]  # fmt: skip
 
 
-def prestop() -> list[str]:
+def prestop(deadline_s: int) -> list[str]:
     """Drains the engine of its container, told by the container's environment."""
-    return [*_PYTHON, "dualpath_worker.prestop"]
+    return [*_PYTHON, "dualpath_worker.prestop", "--deadline", str(deadline_s)]
 
 
 def preflight(on_mismatch: str) -> list[str]:

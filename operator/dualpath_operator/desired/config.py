@@ -16,7 +16,6 @@ from dualpath_operator.desired import commands, weights
 from dualpath_operator.model import Cluster, Object
 
 _NICS: dict[FabricMode, list[Object]] = {
-    FabricMode.NONE: [{"role": "compute", "match": "eth*"}],
     FabricMode.MULTUS: [{"role": "storage", "match": "snic*"}, {"role": "compute", "match": "cnic*"}],
 }
 """Where the names of a Pod's devices are known, a spec need not tell them."""

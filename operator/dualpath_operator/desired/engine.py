@@ -18,6 +18,7 @@ from dualpath_operator.desired.common import (
     stamped,
 )
 from dualpath_operator.desired.merge import merge_pod_template
+from dualpath_operator.desired.owned import OUR_CONTAINER
 from dualpath_operator.model import ADMITTED, Cluster, Object, Surroundings
 
 DRAIN_MARGIN_S = 30
@@ -45,14 +46,19 @@ def engine_pod(
     pod = rendered(cluster, around, role, revision, index, node)
     owner = owned_by("DualPathEngineGroup", names.group(cluster.name, role), group_uid)
     pod["metadata"]["ownerReferences"] = owner
-    pod["spec"]["terminationGracePeriodSeconds"] = math.ceil(cluster.spec.drain.deadline) + DRAIN_MARGIN_S
+    deadline = math.ceil(cluster.spec.drain.deadline)
+    pod["spec"]["terminationGracePeriodSeconds"] = deadline + DRAIN_MARGIN_S
+    hook = {"preStop": {"exec": {"command": commands.prestop(deadline)}}}
+    for container in pod["spec"]["containers"]:
+        if OUR_CONTAINER.match(container["name"]):
+            container["lifecycle"] = hook
     return stamped(pod)
 
 
 def rendered(
     cluster: Cluster, around: Surroundings, role: str, revision: str, index: int, node: int
 ) -> Object:
-    """The Pod as far as its revision depends on it."""
+    """The Pod as far as its revision depends on it: without how it ends."""
     own = role_spec(cluster, role)
     nodes = own.parallelism.nodes
     name = names.pod(cluster.name, role, revision, index, node, nodes)
@@ -138,7 +144,6 @@ def _container(
             "securityContext": processes.security(lock_memory=spec.fabric.rdma),
             "volumeMounts": _mounts(cluster),
             "terminationMessagePolicy": "FallbackToLogsOnError",
-            "lifecycle": {"preStop": {"exec": {"command": commands.prestop()}}},
             **processes.probes(port_name(rank), ready="/readyz"),
         }
     )

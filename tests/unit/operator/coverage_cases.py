@@ -225,7 +225,6 @@ def fabric() -> None:
         "fabric.mode",
         "HostNetwork",
         f"{CONFIG}.fabric",
-        f"{CONFIG}.nics",
         f"{POD}.hostNetwork",
         f"{POD}.dnsPolicy",
         f"{POD}.initContainers",
@@ -297,7 +296,12 @@ def around_the_engines() -> None:
     pool = LOCAL | {"ingress": {"inferencePool": {"enabled": True, "endpointPicker": "picker"}}}
     route = LOCAL | {"ingress": {"httpRoute": {"parentRefs": [{"name": "gw"}]}}}
     affinity, rack = f"{POD}.affinity.podAffinity", LOCAL | {"placement": {"topologyKey": "rack"}}
-    others("drain.deadline", "60s", f"{POD}.terminationGracePeriodSeconds")
+    others(
+        "drain.deadline",
+        "60s",
+        f"{POD}.terminationGracePeriodSeconds",
+        f"{ENGINE}.lifecycle.preStop.exec.command",
+    )
     others("disruption.maxUnavailable", 2, "PodDisruptionBudget NAME-engines spec.maxUnavailable")
     engines("placement.topologyKey", "rack", affinity)
     engines(

@@ -69,7 +69,11 @@ def test_an_engine_waits_for_admission_and_drains_before_it_ends():
     assert pod["spec"]["readinessGates"] == [{"conditionType": "dualpath.io/Admitted"}]
     assert pod["spec"]["terminationGracePeriodSeconds"] == 91 + 30
     (engine,) = pod["spec"]["containers"]
-    assert engine["lifecycle"]["preStop"]["exec"]["command"][-1] == "dualpath_worker.prestop"
+    assert engine["lifecycle"]["preStop"]["exec"]["command"][-3:] == [
+        "dualpath_worker.prestop",
+        "--deadline",
+        "91",
+    ]
 
 
 def test_an_engine_is_told_who_it_is_and_where_its_scheduler_and_token_are():

@@ -62,7 +62,7 @@ def test_multus_names_every_interface_and_asks_for_resources_where_given():
 @pytest.mark.parametrize(
     ("fabric", "rules"),
     [
-        ({}, [{"role": "compute", "match": "eth*"}]),
+        ({}, None),
         (MULTUS, [{"role": "storage", "match": "snic*"}, {"role": "compute", "match": "cnic*"}]),
         (DRA, None),
     ],
