@@ -77,12 +77,12 @@ async def serving(config: Path, *arguments: str, **env: str) -> AsyncIterator[tu
 
 
 @contextlib.asynccontextmanager
-async def pair(url: str) -> AsyncIterator[tuple[ScriptedEngine, ScriptedEngine]]:
+async def pair(url: str, **registration: Any) -> AsyncIterator[tuple[ScriptedEngine, ScriptedEngine]]:
     store: set[bytes] = set()
     socket_url = f"{url}/engines"
     async with (
-        ScriptedEngine(socket_url, "prefill-0-0", wire.Role.PREFILL, store) as prefill,
-        ScriptedEngine(socket_url, "decode-0-0", wire.Role.DECODE, store) as decode,
+        ScriptedEngine(socket_url, "prefill-0-0", wire.Role.PREFILL, store, **registration) as prefill,
+        ScriptedEngine(socket_url, "decode-0-0", wire.Role.DECODE, store, **registration) as decode,
         aiohttp.ClientSession() as session,
         asyncio.timeout(20),
     ):
@@ -156,6 +156,34 @@ async def test_what_takes_too_long_ends_with_an_error_event(config):
         assert events[-1] is None
         assert events[-2]["error"]["message"] == "the server is shutting down"
         assert await asyncio.wait_for(process.wait(), 10) == 0
+
+
+async def test_a_client_that_reads_slowly_gets_the_rest(config):
+    messages = [{"role": "user", "content": "all of it"}]
+    body = {"model": "tiny", "messages": messages, "max_tokens": 400, "n": 16, "stream": True}
+    body |= {"logprobs": True, "top_logprobs": 20}  # more than the buffers of a connection hold
+    async with serving(config) as (process, url), pair(url, pages=200), asyncio.timeout(60):
+        with socket.socket() as slow:
+            slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            slow.connect(("127.0.0.1", int(url.rpartition(":")[2])))
+            reader, writer = await asyncio.open_connection(sock=slow, limit=4096)
+            data = json.dumps(body).encode()
+            head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(data)}"
+            writer.write(head.encode() + b"\r\n\r\n" + data)
+            async with aiohttp.ClientSession() as session:
+                seen = 0
+                while seen < 16 * 400:  # all tokens are there, but most of them are not written yet
+                    async with session.get(f"{url}/metrics") as response:
+                        page = await response.text()
+                    seen = int(float(page.split("\ndualpath_generated_tokens_total ")[1].split()[0]))
+            process.send_signal(signal.SIGTERM)
+            with pytest.raises(TimeoutError):
+                await asyncio.wait_for(asyncio.shield(process.wait()), 2)
+            answer = await reader.read(-1)
+            writer.close()
+        assert answer.count(b'"logprob"') > 16 * 400 * 20
+        assert b"data: [DONE]" in answer
+        assert await process.wait() == 0
 
 
 async def failing(*arguments: str, **env: str) -> tuple[int | None, str]:

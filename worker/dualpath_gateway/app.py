@@ -16,6 +16,7 @@ from dualpath_gateway.api.serving import HEADER, model, models, name_request
 from dualpath_gateway.engines import close_engine_sockets, engines
 from dualpath_gateway.errors import as_openai_errors, unavailable
 from dualpath_gateway.keys_of_app import (
+    ANSWERS,
     METRICS_KEY,
     MODEL,
     POOL,
@@ -24,6 +25,7 @@ from dualpath_gateway.keys_of_app import (
     SETTINGS,
     SOCKETS,
     STOPPING,
+    Answers,
 )
 from dualpath_gateway.log import event
 from dualpath_gateway.metrics import Metrics
@@ -50,7 +52,7 @@ def build_app(cluster: DualPathCluster, model_files: TextModel, settings: Settin
     app[SETTINGS], app[MODEL], app[METRICS_KEY] = settings, model_files, metrics
     app[SERVICE] = SchedulerService(scheduler, metrics.observe)
     app[POOL] = WorkPool(settings.pool_threads)
-    app[STOPPING] = asyncio.Event()
+    app[STOPPING], app[ANSWERS] = asyncio.Event(), Answers()
     app.on_response_prepare.append(_answer_request_id)
     app[SOCKETS] = set()
     app.on_shutdown.append(close_engine_sockets)
@@ -80,13 +82,14 @@ def build_app(cluster: DualPathCluster, model_files: TextModel, settings: Settin
 
 
 async def stop_serving(app: web.Application) -> None:
-    """Admit nothing new, let what runs finish until the deadline, then end it with errors."""
+    """Admit nothing new, let answers reach their clients until the deadline, then end them with errors."""
     app[STOPPING].set()
     service = app[SERVICE]
     event(log, "stopping", open=len(service.scheduler.world.turns))
     try:
         async with asyncio.timeout(app[SETTINGS].stop_s):
             await service.drained()
+            await app[ANSWERS].none()
     except TimeoutError:
         service.fail_all("the server is shutting down")
 
@@ -107,9 +110,12 @@ async def _named_requests(request: web.Request, handler: Handler) -> web.StreamR
 @web.middleware
 async def _no_new_ones_at_the_end(request: web.Request, handler: Handler) -> web.StreamResponse:
     """503 for new generations while the process stops; health, metrics and engines go on."""
-    if request.app[STOPPING].is_set() and request.path.startswith("/v1/") and request.method == "POST":
+    if not request.path.startswith("/v1/") or request.method != "POST":
+        return await handler(request)
+    if request.app[STOPPING].is_set():
         raise unavailable("the server is shutting down")
-    return await handler(request)
+    with request.app[ANSWERS]:
+        return await handler(request)
 
 
 async def _answer_request_id(request: web.Request, response: web.StreamResponse) -> None:

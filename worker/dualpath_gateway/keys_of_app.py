@@ -12,6 +12,29 @@ from dualpath_gateway.settings import Settings
 from dualpath_gateway.text.model import TextModel
 from dualpath_gateway.workpool import WorkPool
 
+
+class Answers:
+    """Answers that are being made, or written to clients that read slowly."""
+
+    def __init__(self) -> None:
+        self._open = 0
+        self._none = asyncio.Event()
+        self._none.set()
+
+    def __enter__(self) -> None:
+        self._open += 1
+        self._none.clear()
+
+    def __exit__(self, *_: object) -> None:
+        self._open -= 1
+        if not self._open:
+            self._none.set()
+
+    async def none(self) -> None:
+        """Wait until there is none."""
+        await self._none.wait()
+
+
 REQUEST_ID = web.RequestKey("request_id", str)
 SERVICE = web.AppKey("service", SchedulerService)
 SETTINGS = web.AppKey("settings", Settings)
@@ -19,4 +42,5 @@ MODEL = web.AppKey("model", TextModel)
 POOL = web.AppKey("pool", WorkPool)
 SOCKETS = web.AppKey("sockets", set[web.WebSocketResponse])
 STOPPING = web.AppKey("stopping", asyncio.Event)
+ANSWERS = web.AppKey("answers", Answers)
 METRICS_KEY = web.AppKey("metrics", Metrics)
