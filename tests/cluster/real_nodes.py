@@ -20,6 +20,7 @@ import container_images
 import control_groups
 import kube_tools
 import node_network as network
+import node_settings
 import yaml
 from cluster_dns import ClusterDns
 from controlplane import ControlPlane
@@ -29,7 +30,6 @@ from waiting import until
 
 HERE = Path(__file__).parent
 LOCK = Path("/run/lock/dualpath-test-nodes")
-NODE_GRACE_S = 8
 PRIVATE = (
     "/run/netns",
     "/run/containerd",
@@ -38,7 +38,6 @@ PRIVATE = (
     "/var/log/containers",
     "/var/log/pods",
 )
-CNI_PLUGINS = ("/usr/lib/cni", "/opt/cni/bin")
 
 
 class NodesImpossible(Exception):  # noqa: N818 - what it says
@@ -137,81 +136,18 @@ class RealNode:
 
     def _containerd(self, memory: str) -> Path:
         (self.folder / "cni").mkdir(exist_ok=True)
-        (self.folder / "cni" / "10-test.conflist").write_text(json.dumps(_cni(self.number)))
-        plugins = next((place for place in CNI_PLUGINS if Path(place, "bridge").exists()), CNI_PLUGINS[0])
+        (self.folder / "cni" / "10-test.conflist").write_text(json.dumps(node_settings.cni(self.number)))
         file = self.folder / "containerd.toml"
-        file.write_text(
-            f"""version = 2
-root = "{memory}/containerd"
-state = "{memory}/state"
-[grpc]
-address = "{self._socket}"
-[plugins."io.containerd.grpc.v1.cri"]
-sandbox_image = "{container_images.PAUSE}"
-restrict_oom_score_adj = true
-[plugins."io.containerd.grpc.v1.cri".cni]
-bin_dir = "{plugins}"
-conf_dir = "{self.folder}/cni"
-[plugins."io.containerd.grpc.v1.cri".containerd]
-snapshotter = "overlayfs"
-"""
-        )
+        file.write_text(node_settings.containerd(self.folder, memory, self._socket))
         return file
 
     def _kubelet(self) -> dict[str, object]:
-        serving = self._control_plane.authority.server(
-            self.name, (self.name, self.address), file=f"{self.name}-server"
-        )
-        ca = str(self._control_plane.authority.certificate)
-        return {
-            "apiVersion": "kubelet.config.k8s.io/v1beta1",
-            "kind": "KubeletConfiguration",
-            "authentication": {
-                "anonymous": {"enabled": False},
-                "webhook": {"enabled": True},
-                "x509": {"clientCAFile": ca},
-            },
-            "authorization": {"mode": "Webhook"},
-            "tlsCertFile": str(serving.certificate),
-            "tlsPrivateKeyFile": str(serving.key),
-            "containerRuntimeEndpoint": f"unix://{self._socket}",
-            "cgroupDriver": "cgroupfs",
-            "cgroupRoot": f"/{self.name}",
-            "failSwapOn": False,
-            "failCgroupV1": False,
-            "resolvConf": "",
-            "clusterDNS": [network.GATEWAY],
-            "clusterDomain": "cluster.local",
-            "podLogsDir": f"{self.folder}/pods",
-            "evictionHard": {
-                "memory.available": "100Mi",
-                "nodefs.available": "1%",
-                "imagefs.available": "1%",
-            },
-            "imageGCHighThresholdPercent": 100,
-            "nodeLeaseDurationSeconds": NODE_GRACE_S,
-            "nodeStatusUpdateFrequency": "2s",
-            "syncFrequency": "5s",
-            "volumePluginDir": f"{self.folder}/plugins",
-        }
+        authority = self._control_plane.authority
+        serving = authority.server(self.name, (self.name, self.address), file=f"{self.name}-server")
+        return node_settings.kubelet(self.name, self.folder, self._socket, authority.certificate, serving)
 
     def _proxy(self) -> dict[str, object]:
-        return {
-            "apiVersion": "kubeproxy.config.k8s.io/v1alpha1",
-            "kind": "KubeProxyConfiguration",
-            "mode": "iptables",
-            "hostnameOverride": self.name,
-            "clusterCIDR": "10.213.0.0/16",
-            "clientConnection": {
-                "kubeconfig": str(self._kubeconfig("system:kube-proxy", ("system:masters",)))
-            },
-            "conntrack": {
-                "maxPerCore": 0,
-                "min": 0,
-                "tcpEstablishedTimeout": "0s",
-                "tcpCloseWaitTimeout": "0s",
-            },
-        }
+        return node_settings.kube_proxy(self.name, self._kubeconfig("system:kube-proxy", ("system:masters",)))
 
     def _kubeconfig(self, user: str, groups: Sequence[str]) -> Path:
         file = self.folder / f"{user.replace(':', '-')}.kubeconfig"
@@ -256,7 +192,9 @@ class RealNodes:
     def _start(self) -> Self:
         images = [container_images.pause_image(self._folder), container_images.python_image(self._folder)]
         network.create(self._count)
-        self.control_plane = ControlPlane(self._folder, address=network.GATEWAY, node_grace=NODE_GRACE_S)
+        self.control_plane = ControlPlane(
+            self._folder, address=network.GATEWAY, node_grace=node_settings.GRACE_S
+        )
         self.control_plane.start()
         self.kube = self.control_plane.kube
         self.dns = ClusterDns(self.kube, network.GATEWAY).__enter__()
@@ -308,15 +246,3 @@ def _locked(lock: IO[str]) -> bool:
 
 def _silent(number: int) -> bool:
     return not network.processes_of(number)
-
-
-def _cni(number: int) -> dict[str, object]:
-    addresses = {
-        "type": "host-local",
-        "dataDir": "/var/lib/cni/addresses",
-        "ranges": [[{"subnet": network.pod_range(number)}]],
-        "routes": [{"dst": "0.0.0.0/0"}],
-    }
-    bridge = {"type": "bridge", "bridge": "cni0", "isGateway": True, "ipMasq": False, "hairpinMode": True}
-    ports = {"type": "portmap", "capabilities": {"portMappings": True}}
-    return {"cniVersion": "0.4.0", "name": "test", "plugins": [{**bridge, "ipam": addresses}, ports]}
