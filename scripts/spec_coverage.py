@@ -21,12 +21,13 @@ HEAD = """<!-- Made by scripts/spec_coverage.py from the cases in tests/unit/ope
 
 # Where the fields of the spec land
 
-Each row is a test: a spec with the field changed is rendered, and the objects differ at these places and at
-no other. Fields that the operator acts on itself name the test that shows it. *yes*: a change makes a new
-revision of the engines, which is rolled out; no other change touches a running engine.
+Each row is a test: the field of a spec is changed, and what the operator makes of it differs at these places
+and at no other. *yes*: a change makes a new revision of the engines, which is rolled out; no other change
+touches a running engine.
 
-`Pod` is an engine's, `cluster.json` in ConfigMap `NAME-REV` is what engines read, in `NAME-gateway` what the
-gateway reads; `*` stands for any text.
+`Pod` is an engine's; `cluster.json` in ConfigMap `NAME-REV` is what engines read, in `NAME-gateway` what the
+gateway reads; `*` stands for any text. Three places are no objects: `RolloutPlan` is what the rollout planner
+is asked for, `Tuning` what the gateway is told in some traffic, `Status` figures of the status.
 
 | field | lands in | new revision |
 | --- | --- | --- |

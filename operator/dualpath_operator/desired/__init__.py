@@ -10,7 +10,7 @@ import base64
 from collections.abc import Mapping
 
 from dualpath_operator import names
-from dualpath_operator.desired import gateway, groups
+from dualpath_operator.desired import gateway, groups, storage
 from dualpath_operator.desired import revision as revisions
 from dualpath_operator.desired.commands import TOKEN_KEY
 from dualpath_operator.desired.common import digest, metadata, stamped
@@ -19,7 +19,6 @@ from dualpath_operator.desired.merge import merge_pod_template
 from dualpath_operator.desired.network import network_objects, wanted_kinds
 from dualpath_operator.desired.owned import check_pod_templates, owned_keys, template_problems
 from dualpath_operator.desired.revision import revision_of
-from dualpath_operator.desired.storage import storage_objects
 from dualpath_operator.model import INTENT, Cluster, Key, Object, Surroundings
 
 __all__ = [
@@ -34,6 +33,10 @@ __all__ = [
     "template_problems",
     "wanted_kinds",
 ]
+
+
+MAX_NODES = 16
+"""Most nodes of a replica."""
 
 
 def objects(
@@ -56,7 +59,7 @@ def objects(
         gateway.config_map(cluster),
         gateway.service(cluster),
         *groups.headless_services(cluster),
-        *storage_objects(cluster, around),
+        *storage.storage_objects(cluster, around),
         *groups.claim_templates(cluster),
         *groups.engine_groups(cluster, replicas),
         gateway.deployment(cluster, around),
@@ -67,8 +70,18 @@ def objects(
 
 
 def kept(cluster: Cluster, live_revisions: frozenset[str]) -> frozenset[Key]:
-    """Objects of older revisions that Pods need: a container that starts again reads its ConfigMap again."""
-    return frozenset(Key(kind="ConfigMap", name=names.config(cluster.name, live)) for live in live_revisions)
+    """Objects that are not desired, or not any more, and must not be pruned.
+
+    Engines of older revisions start again from their ConfigMap, and may span nodes where new ones do not. The
+    claim with the blocks goes with the cluster or never, whatever else the spec comes to say.
+    """
+    found = {Key(kind="ConfigMap", name=names.config(cluster.name, live)) for live in live_revisions}
+    found.add(Key(kind="PersistentVolumeClaim", name=storage.claim_name(cluster)))
+    if len(live_revisions) > 1:
+        found |= {Key(kind="Service", name=names.group(cluster.name, role)) for role in names.ROLES}
+        budgets = (groups.budget_name(cluster, node) for node in range(1, MAX_NODES))
+        found |= {Key(kind="PodDisruptionBudget", name=name) for name in budgets}
+    return frozenset(found)
 
 
 def service_account(cluster: Cluster) -> Object:

@@ -7,7 +7,7 @@ import math
 from dualpath_api.cluster import RoleSpec
 from dualpath_api.spec.fabric import FabricMode
 from dualpath_operator import names
-from dualpath_operator.desired import commands, config, fabric, processes, weights
+from dualpath_operator.desired import commands, config, fabric, processes, storage, weights
 from dualpath_operator.desired.common import (
     cpu_millis,
     cpu_quantity,
@@ -219,7 +219,7 @@ def _volumes(cluster: Cluster, revision: str) -> list[Object]:
     found.append({"name": "shm", "emptyDir": {"medium": "Memory"}})
     found += weights.volumes(cluster)
     if (files := cluster.spec.storage.files) is not None:
-        claim = files.claim_name or f"{cluster.name}-store"
+        claim = files.claim_name or storage.claim_name(cluster)
         found.append({"name": "store", "persistentVolumeClaim": {"claimName": claim}})
     return found
 

@@ -61,6 +61,11 @@ def headless_services(cluster: Cluster) -> list[Object]:
     ]
 
 
+def budget_name(cluster: Cluster, node: int) -> str:
+    """The budget of the Pods of one node of each replica."""
+    return f"{cluster.name}-engines" + (f"-{node}" if node else "")
+
+
 def disruption_budgets(cluster: Cluster) -> Iterator[Object]:
     """What `kubectl drain` may take.
 
@@ -69,11 +74,10 @@ def disruption_budgets(cluster: Cluster) -> Iterator[Object]:
     """
     roles = [engine.role_spec(cluster, role) for role in names.ROLES]
     for node in range(max(role.parallelism.nodes for role in roles)):
-        name = f"{cluster.name}-engines" + (f"-{node}" if node else "")
         yield {
             "apiVersion": "policy/v1",
             "kind": "PodDisruptionBudget",
-            "metadata": metadata(cluster, name, "engines"),
+            "metadata": metadata(cluster, budget_name(cluster, node), "engines"),
             "spec": {
                 "maxUnavailable": cluster.spec.disruption.max_unavailable,
                 "selector": {

@@ -31,6 +31,11 @@ def storage_objects(cluster: Cluster, around: Surroundings) -> list[Object]:
     return found + _masters(cluster, around, managed) + _nodes(cluster, around, managed)
 
 
+def claim_name(cluster: Cluster) -> str:
+    """The claim for a directory."""
+    return f"{cluster.name}-{STORE}"
+
+
 def _claim(cluster: Cluster) -> Object:
     """NAME-store. With retention Retain nothing owns it: the next cluster of that name finds its blocks."""
     storage = cluster.spec.storage
@@ -46,7 +51,7 @@ def _claim(cluster: Cluster) -> Object:
     return {
         "apiVersion": "v1",
         "kind": "PersistentVolumeClaim",
-        "metadata": metadata(cluster, f"{cluster.name}-store", STORE, owned=owned),
+        "metadata": metadata(cluster, claim_name(cluster), STORE, owned=owned),
         "spec": spec,
     }
 

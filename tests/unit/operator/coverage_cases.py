@@ -73,7 +73,7 @@ def model_and_images() -> None:
         f"{GATEWAY}.containers[gateway].imagePullPolicy",
     )
     engines("imagePullSecrets[].name", "pull", f"{POD}.imagePullSecrets", f"{GATEWAY}.imagePullSecrets")
-    engines("kv.blockTokens", 32, f"{CONFIG}.kv")
+    engines("kv.blockTokens", 32, f"{CONFIG}.kv", "Tuning *.bias")
 
 
 def role(name: str) -> None:
@@ -331,6 +331,7 @@ def around_the_engines() -> None:
         "Deployment NAME-gateway spec.replicas",
         "DualPathEngineGroup NAME-* spec.replicas",
         "RolloutPlan wish.*.wanted",
+        "Status overdueAfterHours.3",
     )
 
 
@@ -339,8 +340,33 @@ def what_the_operator_acts_on() -> None:
     others("rollout.strategy", "Recreate", "RolloutPlan wish.strategy")
     others("rollout.maxSurge", 2, "RolloutPlan wish.*.max_surge")
     others("rollout.maxUnavailable", 2, "RolloutPlan wish.*.max_unavailable")
-    others("paused", True, "RolloutPlan wish.paused")
-    others("pathPolicy.mode", "Split", f"{GATEWAY_CONFIG}.pathPolicy.mode")
+    others("rollout.progressDeadline", "4h", "Status overdueAfterHours.3")
+    others("paused", True, "RolloutPlan wish.paused", "Status overdueAfterHours.3")
+    shape = {
+        "computeNics": 8,
+        "computeNicBytes": 50 * 10**9,
+        "storageBytes": 50 * 10**9,
+        "dramBytes": 500 * 10**9,
+    }
+    for field, value in (("computeNics", 4), ("computeNicBytes", 40 * 10**9), ("storageBytes", 60 * 10**9)):
+        others(f"hardware.{field}", value, "Status balance.*", base=LOCAL | {"hardware": shape})
+    others(
+        "hardware.dramBytes", 400 * 10**9, "Status balance.upper_permille", base=LOCAL | {"hardware": shape}
+    )
+
+
+def what_the_operator_tunes() -> None:
+    every = "Tuning *"
+    others("pathPolicy.mode", "PrefillOnly", f"{GATEWAY_CONFIG}.pathPolicy.mode", every)
+    share, retune = "pathPolicy.decodeShare", "pathPolicy.retune"
+    others(f"{share}.initialPermille", 300, "Tuning atFirst.*")
+    others(f"{share}.minPermille", 100, "Tuning wayDown.*")
+    others(f"{share}.maxPermille", 900, "Tuning wayUp.*")
+    others(f"{retune}.enabled", False, every)
+    others(f"{retune}.interval", "30s", "Tuning enginesNew.*")
+    others(f"{retune}.maxStepPermille", 10, "Tuning prefillHot.*")
+    others(f"{retune}.deadbandPermille", 100, "Tuning prefillWarm.*")
+    others(f"{retune}.staleAfter", "120s", "Tuning reportOld.*")
 
 
 model_and_images()
@@ -351,3 +377,4 @@ storage()
 fabric()
 around_the_engines()
 what_the_operator_acts_on()
+what_the_operator_tunes()

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict
+
+from unit.operator.coverage_readings import readings, wanted_by
 
 from dualpath_api.loading import build_cluster
-from dualpath_api.status import Pair
 from dualpath_operator.desired import engine_pod, objects, revision_of
 from dualpath_operator.model import INTENT, OPTIONAL_KINDS, Cluster, Surroundings
 from dualpath_operator.names import ROLES
-from dualpath_operator.wanted import owned_replicas, wanted_replicas, wish_for
+from dualpath_operator.wanted import owned_replicas
 
 UID = "11111111-2222-3333-4444-555555555555"
 GROUP_UID = "66666666-7777-8888-9999-000000000000"
@@ -127,7 +127,7 @@ def changed(spec: dict, path: str, value: object) -> dict:
 
 
 def differences(before: Cluster, after: Cluster) -> set[str]:
-    """Where two clusters differ in their objects, and in what the rollout planner is asked for.
+    """Where two clusters differ in their objects, and in what the operator makes of them beside.
 
     `Pod NAME-prefill-REV-0 spec.containers[engine].image`; what exists on one side only is one place. Hashes of
     content and names made of them are not looked at.
@@ -144,8 +144,7 @@ def differences(before: Cluster, after: Cluster) -> set[str]:
 
 def _readable(cluster: Cluster) -> dict[str, dict]:
     """Objects by kind and name, with cluster.json as JSON."""
-    wanted = wanted_replicas(cluster, dict.fromkeys(ROLES), Pair(prefill=5, decode=5))
-    items = rendered(cluster, replicas=owned_replicas(cluster, wanted))
+    items = rendered(cluster, replicas=owned_replicas(cluster, wanted_by(cluster)))
     text = json.dumps(items).replace(revision(cluster), "REV")
     items = json.loads(re.sub(r"-(compute|storage)-[0-9a-f]{8}\b", r"-\1-HASH", text))
     for item in items:
@@ -155,7 +154,7 @@ def _readable(cluster: Cluster) -> dict[str, dict]:
     found = {
         f"{item['kind']} {item['metadata']['name'].replace(cluster.name, 'NAME')}": item for item in items
     }
-    return found | {"RolloutPlan": {"wish": asdict(wish_for(cluster, "REV", wanted))}}
+    return found | readings(cluster)
 
 
 def _compare(old: object, new: object, path: str, found: set[str]) -> None:

@@ -259,7 +259,19 @@ def test_the_token_is_in_the_secret_and_nowhere_else():
 
 
 def test_what_older_revisions_start_from_is_kept():
-    assert kept(cluster_of(LOCAL), frozenset({"0a1b2c3d"})) == {Key(kind="ConfigMap", name="qwen-0a1b2c3d")}
+    one = kept(cluster_of(LOCAL), frozenset({"0a1b2c3d"}))
+    assert one == {
+        Key(kind="ConfigMap", name="qwen-0a1b2c3d"),
+        Key(kind="PersistentVolumeClaim", name="qwen-store"),
+    }
+    two = kept(cluster_of(LOCAL), frozenset({"0a1b2c3d", "4e5f6a7b"}))
+    assert Key(kind="ConfigMap", name="qwen-4e5f6a7b") in two
+    assert {
+        key_of(item) for item in made(NODES) if item["kind"] in {"Service", "PodDisruptionBudget"}
+    } - two == {
+        Key(kind="Service", name="qwen"),
+        Key(kind="PodDisruptionBudget", name="qwen-engines"),  # always desired
+    }
 
 
 @given(total=st.integers(0, 10**9), parts=st.integers(1, 8), unit=st.sampled_from([1, 1 << 20]))
