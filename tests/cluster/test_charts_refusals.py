@@ -127,6 +127,11 @@ def test_values_that_contradict_each_other_are_refused_with_a_remedy(values: Obj
         ({**MODEL, "name": "x" * 41}, "'/name'"),
         ({**MODEL, "prefill": {"replicas": 65}}, "'/prefill/replicas'"),
         ({**MODEL, "decode": {"mode": "Auto"}}, "'Static', 'External', 'Planner'"),
+        ({**MODEL, "spec": {"prefill": {"skaling": {}}}}, "'/spec/prefill': additional properties 'skaling'"),
+        (
+            {**MODEL, "spec": {"kv": {"blockTokens": 63}}},
+            "'/spec/kv/blockTokens': value must be one of 16, 32",
+        ),
         ({**MODEL, "prefill": {"kvCache": "much"}}, "'/prefill/kvCache'"),
         ({**MODEL, "labels": {"helm.sh/chart": "x"}}, "labels has the label helm.sh/chart"),
         ({**MODEL, "prefill": {"mode": "Planner"}}, "prefill.mode is Planner: set prefill.maxReplicas."),

@@ -24,9 +24,8 @@ def script(name: str) -> ModuleType:
         return importlib.import_module(name)
 
 
-docs, dashboards, lint = (
-    script(name) for name in ("generate_chart_docs", "generate_dashboards", "lint_dashboards")
-)
+docs, schemas = script("generate_chart_docs"), script("generate_chart_schema")
+dashboards, lint = script("generate_dashboards"), script("lint_dashboards")
 
 
 def chart_name(path: Path) -> str:
@@ -53,6 +52,10 @@ def test_the_readmes_and_the_reference_page_are_what_the_values_say():
 
 def test_the_dashboards_are_what_the_code_says():
     assert dashboards.stale() == []
+
+
+def test_the_cluster_chart_takes_the_spec_of_the_definition():
+    assert not schemas.stale()
 
 
 def test_dashboards_and_alerts_have_no_problems():
