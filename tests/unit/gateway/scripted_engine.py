@@ -55,6 +55,7 @@ class ScriptedEngine:
     def __init__(self, url: str, name: str, role: wire.Role, store: set[bytes], **registration: Any) -> None:
         self.url, self.name, self.role, self.store = url, name, role, store
         self.registration = register(name, role, **registration)
+        self.layout = self.registration.layout
         self.headers: dict[str, str] = {}
         self.received: list[Any] = []
         self.live: dict[tuple[str, int], wire.Assign] = {}
@@ -99,7 +100,7 @@ class ScriptedEngine:
         await self.socket.send_bytes(wire.encode(message))
 
     async def report(self, **more: Any) -> None:
-        used = sum(-(-len(a.tokens) // BLOCK) for a in self.live.values())
+        used = sum(-(-len(a.tokens) // self.layout.block_tokens) for a in self.live.values())
         fields = {
             "seen": max((m.number for m in self.received if isinstance(m, wire.Assign)), default=0),
             "seq_e": len(self.live),
@@ -182,11 +183,11 @@ class ScriptedEngine:
             self._spawn(self._prefill(assign))
 
     async def _prefill(self, assign: wire.Assign) -> None:
-        size = LAYOUT.full_block_bytes
+        size = self.layout.full_block_bytes
         mine = {wire.ReadMode.PREFILL: assign.hit_blocks, wire.ReadMode.DECODE: 0}
         prefill = mine.get(assign.mode, assign.hit_blocks // 2)
         decode = assign.hit_blocks - prefill
-        hit = min(assign.hit_blocks * BLOCK, len(assign.tokens) - 1)
+        hit = min(assign.hit_blocks * self.layout.block_tokens, len(assign.tokens) - 1)
         await self.send(
             wire.ReadDone(
                 request=assign.request,
@@ -250,7 +251,7 @@ class ScriptedEngine:
         await self.report()
 
     async def _persist(self, tokens: list[int]) -> None:
-        keys = block_keys(LAYOUT.root(), tokens, BLOCK)
+        keys = block_keys(self.layout.root(), tokens, self.layout.block_tokens)
         if self.store_late:
             self.unstored += keys
         else:
