@@ -11,7 +11,7 @@ from pydantic_core import ErrorDetails
 
 from dualpath_api.cluster import DualPathCluster
 from dualpath_api.errors import SpecError
-from dualpath_api.units import format_bytes
+from dualpath_api.units import format_bytes, show_duration
 
 Step = str | int
 """A key of a mapping or an index of a list."""
@@ -87,9 +87,15 @@ def _bad_value(details: ErrorDetails, given: object, path: Sequence[Step]) -> tu
     for name, words in {"ge": "at least", "gt": "more than", "le": "at most"}.items():
         if name in context:
             limit = context[name]
-            quantity = isinstance(given, str) or limit >= 1 << 20
-            return f"it must be {words} {format_bytes(limit) if quantity else limit}", remedy
+            return f"it must be {words} {_limit(limit, given)}", remedy
     return details["msg"][:1].lower() + details["msg"][1:], remedy
+
+
+def _limit(limit: float, given: object) -> str:
+    """A limit as people write it: a time, bytes or a plain number."""
+    if isinstance(limit, float):
+        return show_duration(limit)
+    return format_bytes(limit) if isinstance(given, str) or limit >= 1 << 20 else str(limit)
 
 
 def _unknown_key(path: Sequence[Step]) -> tuple[str, str]:

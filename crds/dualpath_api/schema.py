@@ -7,7 +7,7 @@ size is an error here: the API server estimates the cost of CEL rules from these
 from __future__ import annotations
 
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from enum import StrEnum
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -126,13 +126,23 @@ def _plain(annotation: Any, origin: Any, arguments: tuple[Any, ...]) -> Schema:
 
 def _unit_schema(unit: InYaml, metadata: list[Any]) -> Schema:
     schema = dict(unit.schema)
-    limits: list[Any] = [mark.ge for mark in metadata if isinstance(mark, Ge)]
-    if limits and unit.at_least is not None:
-        limit = max(limits)
-        text = unit.at_least(limit)
-        smallest = text[text.rindex("('") + 2 : text.rindex("')")]
-        schema["x-kubernetes-validations"] = [{"rule": text, "message": f"it must be at least {smallest}"}]
+    if unit.compare is not None and (rules := list(_limits(unit, unit.compare, metadata))):
+        schema["x-kubernetes-validations"] = rules
     return schema
+
+
+def _limits(unit: InYaml, compare: Callable[[str, float], str], metadata: list[Any]) -> Iterator[Schema]:
+    """The limits of a unit as CEL rules."""
+    low: list[Any] = [mark.ge for mark in metadata if isinstance(mark, Ge)]
+    high: list[Any] = [mark.le for mark in metadata if isinstance(mark, Le)]
+    floors = {unit.floor[0]: [unit.floor[1]]} if unit.floor else {}
+    for sign, words, limits in (
+        (">=", "at least", low or floors.get(">=", [])),
+        (">", "more than", [] if low else floors.get(">", [])),
+        ("<=", "at most", high),
+    ):
+        for limit in limits:
+            yield {"rule": compare(sign, limit), "message": f"it must be {words} {unit.shown(limit)}"}
 
 
 def _constrain(schema: Schema, mark: Any) -> None:

@@ -41,19 +41,24 @@ def _hint(number: str, suffix: str) -> str:
     return f"did you mean {' or '.join(number + s for s in meant)}?" if meant else _EXAMPLES
 
 
-def _cel_at_least(limit: float) -> str:
+def _cel_bytes(sign: str, limit: float) -> str:
     return (
-        f"(type(self) == int ? self >= {int(limit)}"
-        f" : quantity(string(self)).compareTo(quantity('{format_bytes(int(limit))}')) >= 0)"
+        f"(type(self) == int ? self {sign} {int(limit)}"
+        f" : quantity(string(self)).compareTo(quantity('{format_bytes(int(limit))}')) {sign} 0)"
     )
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, kw_only=True)
 class InYaml:
-    """How a unit is written: its schema in a CustomResourceDefinition, and its lower limit as CEL."""
+    """How a unit stands in a CustomResourceDefinition: its schema, and its comparison with a limit as CEL.
+
+    `shown` is the limit as people write it; `floor` holds where a field has no lower limit of its own.
+    """
 
     schema: Mapping[str, Any]
-    at_least: Callable[[float], str] | None = None
+    compare: Callable[[str, float], str] | None = None
+    shown: Callable[[Any], str] = str
+    floor: tuple[str, float] | None = None
 
 
 Bytes = Annotated[
@@ -61,13 +66,14 @@ Bytes = Annotated[
     BeforeValidator(parse_bytes),
     PlainSerializer(format_bytes),
     InYaml(
-        {
+        schema={
             "x-kubernetes-int-or-string": True,
             "anyOf": [{"type": "integer"}, {"type": "string"}],
             "pattern": r"^[0-9]+(\.[0-9]+)?(k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$",
             "maxLength": 32,
         },
-        _cel_at_least,
+        compare=_cel_bytes,
+        shown=format_bytes,
     ),
 ]
 """A number of bytes; in YAML a quantity."""
@@ -80,7 +86,7 @@ def parse_duration(value: object) -> float:
     """Seconds of "300ms", "30s", "5m" or "1h"; a float is seconds already. Raises ValueError."""
     if isinstance(value, float) and value > 0:
         return value
-    match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h)", str(value))
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(ms|s|m|h)", str(value), flags=re.ASCII)
     if not match or float(match[1]) == 0:
         raise ValueError("not a duration above zero; write for example 300ms, 30s or 5m")
     return float(match[1]) * _DURATIONS[match[2]]
@@ -91,13 +97,20 @@ def format_duration(value: float) -> str:
     return f"{value:.0f}s" if value == int(value) else f"{value * 1000:.6f}".rstrip("0").rstrip(".") + "ms"
 
 
+def show_duration(value: float) -> str:
+    """A limit as people write it: in whole hours where possible."""
+    return f"{value / 3600:.0f}h" if value and value % 3600 == 0 else format_duration(value)
+
+
 Duration = Annotated[
     float,
     BeforeValidator(parse_duration),
     PlainSerializer(format_duration),
     InYaml(
-        {"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?(ms|s|m|h)$", "maxLength": 32},
-        lambda limit: f"duration(self) >= duration('{format_duration(limit)}')",
+        schema={"type": "string", "pattern": r"^[0-9]+(\.[0-9]+)?(ms|s|m|h)$", "maxLength": 32},
+        compare=lambda sign, limit: f"duration(self) {sign} duration('{format_duration(limit)}')",
+        shown=show_duration,
+        floor=(">", 0),
     ),
 ]
 """A time in seconds; in YAML a number with its unit."""
@@ -105,8 +118,10 @@ Duration = Annotated[
 
 def parse_cpu(value: object) -> str:
     """CPUs as Kubernetes writes them, such as 4 or 500m. Raises ValueError."""
-    if isinstance(value, bool) or not re.fullmatch(r"\d+m|\d+(\.\d{1,3})?", str(value)):
-        raise ValueError("not a number of CPUs; write for example 4, 0.5 or 500m")
+    if isinstance(value, float):
+        raise ValueError("a fraction of CPUs is text; put the value in quotes")
+    if isinstance(value, bool) or not re.fullmatch(r"\d+m|\d+(\.\d{1,3})?", str(value), flags=re.ASCII):
+        raise ValueError("not a number of CPUs; write for example 4, '0.5' or 500m")
     return str(value)
 
 
@@ -114,12 +129,14 @@ Cpu = Annotated[
     str,
     BeforeValidator(parse_cpu),
     InYaml(
-        {
+        schema={
             "x-kubernetes-int-or-string": True,
             "anyOf": [{"type": "integer"}, {"type": "string"}],
             "pattern": r"^([0-9]+m|[0-9]+(\.[0-9]{1,3})?)$",
             "maxLength": 32,
-        }
+        },
+        compare=lambda sign, limit: f"type(self) == string || self {sign} {int(limit)}",
+        floor=(">=", 0),
     ),
 ]
 """CPUs; in YAML a quantity."""
