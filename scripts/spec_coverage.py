@@ -73,7 +73,7 @@ def page(cases: Mapping[str, Any]) -> str:
 def _row(field: str, case: Any) -> str:
     lands = "<br>".join(f"`{place}`" for place in case.lands)
     tests = "<br>".join(f"acted on: `{test}`" for test in case.proved_by)
-    where = "<br>".join(part for part in (lands, tests) if part)
+    where = "<br>".join(part for part in (lands, tests) if part) or "the revision itself, in the Pods' names"
     return f"| `{field}` | {where} | {'yes' if case.new_revision else 'no'} |\n"
 
 

@@ -30,7 +30,8 @@ _RANK = re.compile(r"^engine-\d+$")
 
 def merge_pod_template(pod: Object, template: PodTemplate, *, where: str) -> Object:
     """A new Pod. Raises SpecError for what `owned_keys` finds."""
-    containers = frozenset(container["name"] for container in pod["spec"]["containers"])
+    ours = (*pod["spec"]["containers"], *pod["spec"].get("initContainers", ()))
+    containers = frozenset(container["name"] for container in ours)
     problems = owned_keys(template, where=where, containers=containers)
     if problems:
         raise in_one(problems)

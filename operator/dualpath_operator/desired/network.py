@@ -112,6 +112,8 @@ def _route(cluster: Cluster, *, to_pool: bool) -> Object:
     backend: Object = {"name": cluster.name, "port": commands.API_PORT}
     if to_pool:
         backend = {"group": "inference.networking.k8s.io", "kind": "InferencePool", "name": cluster.name}
+    # not what only the cluster itself should reach: metrics, control, engines
+    api = {"path": {"type": "PathPrefix", "value": "/v1"}}
     return {
         "apiVersion": "gateway.networking.k8s.io/v1",
         "kind": "HTTPRoute",
@@ -120,7 +122,7 @@ def _route(cluster: Cluster, *, to_pool: bool) -> Object:
             {
                 "parentRefs": parents,
                 "hostnames": list(route.hostnames),
-                "rules": [{"backendRefs": [backend]}],
+                "rules": [{"matches": [api], "backendRefs": [backend]}],
             }
         ),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
@@ -9,12 +10,17 @@ from typing import Any
 
 from dualpath_api.cluster import ClusterSpec
 from dualpath_api.errors import SpecError
+from dualpath_api.spec.fabric import FabricMode
 from dualpath_api.spec.roles import PodTemplate
 from dualpath_operator import names
 from dualpath_operator.desired import commands
 from dualpath_operator.desired.fabric import NETWORKS
 
 OUR_CONTAINER = re.compile(r"^(engine(-\d+)?|gateway|model|fabric)$")
+OUR_STEPS = frozenset({"model", "fabric"})
+"""Init containers."""
+OUR_ENV = re.compile(r"^DUALPATH_(?!GATEWAY_)|^DUALPATH_GATEWAY_STOP_S$")
+"""The gateway's other variables are settings that a spec has no field for."""
 OUR_VOLUMES = frozenset({"config", "control", "models", "store", "tmp", "shm"})
 OUR_MOUNTS = (commands.CONFIG_DIR, commands.CONTROL_DIR, commands.MODELS, commands.STORE, "/tmp", "/dev/shm")
 OUR_CLAIM = re.compile(r"^(storage|compute(-\d+)?)$")
@@ -69,15 +75,15 @@ Found = tuple[str, str, str]
 def template_problems(spec: ClusterSpec) -> tuple[SpecError, ...]:
     """All that is wrong with the podTemplates of a spec."""
     found: list[SpecError] = []
+    fetched = {"model"} if spec.model.uri.startswith("hf://") else set()
+    checked = {"fabric"} if spec.fabric.mode is not FabricMode.NONE and spec.fabric.preflight else set()
     for role, own in (("prefill", spec.prefill), ("decode", spec.decode)):
-        ranks = own.parallelism.data
-        containers = frozenset({"engine", *(f"engine-{rank}" for rank in range(1, ranks))})
-        found += owned_keys(own.pod_template, where=f"spec.{role}.podTemplate", containers=containers)
-    gateway = frozenset({"gateway"})
-    return (
-        *found,
-        *owned_keys(spec.gateway.pod_template, where="spec.gateway.podTemplate", containers=gateway),
-    )
+        ranks = {"engine", *(f"engine-{rank}" for rank in range(1, own.parallelism.data))}
+        ours = frozenset(ranks | fetched | checked)
+        found += owned_keys(own.pod_template, where=f"spec.{role}.podTemplate", containers=ours)
+    ours = frozenset({"gateway"} | fetched)
+    found += owned_keys(spec.gateway.pod_template, where="spec.gateway.podTemplate", containers=ours)
+    return tuple(found)
 
 
 def check_pod_templates(spec: ClusterSpec) -> None:
@@ -97,7 +103,7 @@ def owned_keys(
     template: PodTemplate, *, where: str = "podTemplate", containers: frozenset[str] = frozenset({"engine"})
 ) -> tuple[SpecError, ...]:
     """What a podTemplate may not say, each with its field and a remedy; `containers` are those of ours."""
-    checks = (*_metadata(template), *_top(template.spec), *_shapes(template.spec))
+    checks = (*_metadata(template), *_json(template.spec), *_top(template.spec), *_shapes(template.spec))
     if not checks:
         checks = (*_containers(template.spec, containers), *_named(template.spec))
     return tuple(SpecError(f"{where}.{what}", cause=cause, remedy=remedy) for what, cause, remedy in checks)
@@ -130,12 +136,20 @@ def _top(spec: Mapping[str, Any]) -> Iterator[Found]:
             yield f"spec.{key} is not known", "a PodSpec has no such field", remedy
 
 
+def _json(spec: Mapping[str, Any]) -> Iterator[Found]:
+    """YAML knows keys and values that JSON does not, such as dates."""
+    try:
+        json.dumps(spec, sort_keys=True, allow_nan=False)
+    except (TypeError, ValueError) as error:
+        yield "spec is not JSON", str(error), "put dates, and keys that are numbers, in quotes"
+
+
 def _shapes(spec: Mapping[str, Any]) -> Iterator[Found]:
     """Lists of named things have to be such, or nothing could be merged by name."""
     for key in _LISTS:
-        items = spec.get(key)
-        if items is None:
+        if key not in spec:
             continue
+        items = spec[key]
         if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
             yield f"spec.{key} is not a list of mappings", "its items are merged", "start each item with '- '"
         elif key != "tolerations" and not all(_is_name(item.get("name")) for item in items):
@@ -146,20 +160,16 @@ def _shapes(spec: Mapping[str, Any]) -> Iterator[Found]:
 
 def _container_shapes(key: str, containers: list[dict[str, Any]]) -> Iterator[Found]:
     for container in containers:
+        field = f"spec.{key}[{container['name']}]"
+        if "image" in container and not _is_name(container["image"]):
+            yield f"{field}.image is not text", "it names an image", "write its name, or remove the key"
         for inner, name in (("env", "name"), ("volumeMounts", "mountPath")):
-            items = container.get(inner)
-            if items is None:
-                continue
-            field = f"spec.{key}[{container['name']}].{inner}"
-            good = isinstance(items, list) and all(
+            items = container.get(inner, [])
+            if not isinstance(items, list) or not all(
                 isinstance(item, dict) and _is_name(item.get(name)) for item in items
-            )
-            if not good:
-                yield (
-                    f"{field} is not a list of items with {name}",
-                    "items are merged by it",
-                    f"give each a {name}",
-                )
+            ):
+                what = f"{field}.{inner} is not a list of items with {name}"
+                yield what, "items are merged by it", f"give each a {name}"
 
 
 def _is_name(value: object) -> bool:
@@ -168,29 +178,32 @@ def _is_name(value: object) -> bool:
 
 def _containers(spec: Mapping[str, Any], ours: frozenset[str]) -> Iterator[Found]:
     for key in ("containers", "initContainers"):
-        for container in spec.get(key) or ():
+        known = sorted(name for name in ours if (name in OUR_STEPS) == (key == "initContainers"))
+        there = ", ".join(known) or "none"
+        for container in spec.get(key, ()):
             name = container["name"]
             field = f"spec.{key}[{name}]"
-            if not OUR_CONTAINER.match(name):
-                if not container.get("image"):
-                    known = ", ".join(sorted(ours))
-                    remedy = f"give it an image, or use the name of a container of ours: {known}"
-                    yield f"{field} has no image", "it is added beside our containers", remedy
-                continue
-            if key == "containers" and name not in ours:
-                known = ", ".join(sorted(ours))
-                yield f"{field} does not exist", f"the Pod's containers are {known}", "use one of these names"
-            for inner, remedy in _OWNED_IN_CONTAINER.items():
-                if inner in container:
-                    yield f"{field}.{inner} is the operator's", "the operator sets it", remedy
-            yield from _inner(field, container)
+            if name in known:
+                yield from _owned_container(field, container)
+            elif OUR_CONTAINER.match(name):
+                yield f"{field} does not exist", f"of ours this Pod has here: {there}", "use another name"
+            elif "image" not in container:
+                remedy = f"give it an image, or use the name of a container of ours: {there}"
+                yield f"{field} has no image", "it is added beside our containers", remedy
+
+
+def _owned_container(field: str, container: Mapping[str, Any]) -> Iterator[Found]:
+    for inner, remedy in _OWNED_IN_CONTAINER.items():
+        if inner in container:
+            yield f"{field}.{inner} is the operator's", "the operator sets it", remedy
+    yield from _inner(field, container)
 
 
 def _inner(field: str, container: Mapping[str, Any]) -> Iterator[Found]:
-    for variable in container.get("env") or ():
-        if variable["name"].startswith("DUALPATH_") and not variable["name"].startswith("DUALPATH_GATEWAY_"):
+    for variable in container.get("env", ()):
+        if OUR_ENV.match(variable["name"]):
             yield f"{field}.env[{variable['name']}] is the operator's", "the operator sets it", "remove it"
-    for mount in container.get("volumeMounts") or ():
+    for mount in container.get("volumeMounts", ()):
         if mount["mountPath"].rstrip("/") in OUR_MOUNTS:
             yield (
                 f"{field}.volumeMounts[{mount['mountPath']}] is the operator's",
@@ -201,7 +214,7 @@ def _inner(field: str, container: Mapping[str, Any]) -> Iterator[Found]:
 
 def _named(spec: Mapping[str, Any]) -> Iterator[Found]:
     for key in ("volumes", "resourceClaims"):
-        for item in spec.get(key) or ():
+        for item in spec.get(key, ()):
             name = item["name"]
             if name in OUR_VOLUMES if key == "volumes" else OUR_CLAIM.match(name):
                 yield f"spec.{key}[{name}] is the operator's", "it has one of that name", "use another name"

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import copy
+from datetime import date
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from unit.operator.desired_world import LOCAL, changed, cluster_of, pod_of
 
@@ -134,6 +135,12 @@ def test_keys_of_the_operator_are_refused(key):
         ({"spec": {"containers": [{"name": "sidecar"}]}}, ["containers[sidecar] has no image"]),
         ({"spec": {"containers": [{"image": "x"}]}}, ["containers has an item without a name"]),
         ({"spec": {"containers": {"engine": {}}}}, ["containers is not a list of mappings"]),
+        ({"spec": {"containers": None}}, ["containers is not a list of mappings"]),
+        ({"spec": {"containers": [{"name": "engine", "env": None}]}}, ["env is not a list of items with name"]),
+        ({"spec": {"containers": [{"name": "engine", "image": None}]}}, ["containers[engine].image is not text"]),
+        ({"spec": {"containers": [{"name": "fabric"}]}}, ["containers[fabric] does not exist"]),
+        ({"spec": {"initContainers": [{"name": "model"}]}}, ["initContainers[model] does not exist", "none"]),
+        ({"spec": {"containers": [{"name": "engine", "env": [{"name": "DUALPATH_GATEWAY_STOP_S"}]}]}}, ["STOP_S"]),
         ({"spec": {"volumes": [{"name": "config"}]}}, ["volumes[config] is the operator's"]),
         ({"spec": {"resourceClaims": [{"name": "compute-0"}]}}, ["resourceClaims[compute-0] is the operator's"]),
         ({"metadata": {"labels": {"dualpath.io/role": "x"}}}, ["metadata.labels[dualpath.io/role]"]),
@@ -149,6 +156,12 @@ def test_what_is_wrong_is_told_with_its_field_and_a_remedy(template, words):
         assert word in message
 
 
+@pytest.mark.parametrize("value", [{1: "x", "a": "y"}, {"a": date(2026, 1, 1)}, {"a": float("nan")}])
+def test_what_yaml_has_and_json_has_not_is_refused(value):
+    (problem,) = owned_keys(PodTemplate(spec={"nodeSelector": value}), where="spec.decode.podTemplate")
+    assert problem.what == "spec.decode.podTemplate.spec is not JSON"
+
+
 def test_everything_wrong_is_told_at_once_for_all_three_templates():
     spec = LOCAL
     for part in ("prefill", "decode", "gateway"):
@@ -160,7 +173,8 @@ def test_everything_wrong_is_told_at_once_for_all_three_templates():
 
 
 def test_a_template_for_the_gateway_is_about_its_container():
-    good = changed(LOCAL, "spec.gateway.podTemplate.spec", {"containers": [{"name": "gateway", "env": []}]})
+    env = [{"name": "DUALPATH_GATEWAY_QUEUE_LIMIT", "value": "9"}]
+    good = changed(LOCAL, "spec.gateway.podTemplate.spec", {"containers": [{"name": "gateway", "env": env}]})
     check_pod_templates(cluster_of(good).spec)
     bad = changed(LOCAL, "spec.gateway.podTemplate.spec", {"containers": [{"name": "engine"}]})
     with pytest.raises(DualPathError, match="gateway"):
@@ -179,7 +193,20 @@ JSON = st.recursive(
 )
 
 
-@given(spec=st.dictionaries(st.sampled_from(sorted(POD_SPEC - OWNED.keys())), JSON, max_size=3))
+MERGED = [
+    "containers",
+    "initContainers",
+    "volumes",
+    "affinity",
+    "securityContext",
+    "tolerations",
+    "dnsConfig",
+]
+KEYS = st.sampled_from(MERGED) | st.sampled_from(sorted(POD_SPEC - OWNED.keys()))
+
+
+@settings(max_examples=500)
+@given(spec=st.dictionaries(KEYS, JSON, max_size=3))
 def test_any_template_is_merged_or_refused_and_never_breaks(spec):
     template = PodTemplate(spec=copy.deepcopy(spec))
     if owned_keys(template):
