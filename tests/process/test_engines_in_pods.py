@@ -23,10 +23,14 @@ ROLES = ("prefill", "decode")
 DEADLINE_S = 120.0
 
 
-def write_config(directory: Path, dtype: str) -> Path:
+def write_config(directory: Path, dtype: str, checkpoint: Path | None = None) -> Path:
     role = {"resources": {"dramBuffer": "16Mi", "kvCache": "16Mi"}}
     spec = {
-        "model": {"uri": cached_checkpoint("qwen3").as_uri(), "servedName": "tiny", "dtype": dtype},
+        "model": {
+            "uri": (checkpoint or cached_checkpoint("qwen3")).as_uri(),
+            "servedName": "tiny",
+            "dtype": dtype,
+        },
         "prefill": role,
         "decode": role,
         "storage": {"files": {"path": str(directory / "kv"), "size": "1Gi"}},
@@ -127,6 +131,25 @@ async def test_a_rollout_of_real_engines_ends_with_the_new_revision(tmp_path):
         await served_by(cluster, "bbbbbbbb")
         second = await answer(cluster, prompt)
         assert len(first) == len(second) == 8
+
+
+async def test_an_engine_that_still_loads_its_model_ends_at_once(tmp_path):
+    fifo = tmp_path / "config.json"
+    os.mkfifo(fifo)  # a checkpoint that takes for ever to read
+    config = write_config(tmp_path, "float32", tmp_path)
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-P", "-m", "dualpath_worker", "--config", str(config), "--role", "prefill"),
+        *("--scheduler", "ws://127.0.0.1:1/engines"),
+    )
+    async with asyncio.timeout(DEADLINE_S):
+        writer = None
+        while writer is None:
+            with contextlib.suppress(OSError):  # nobody reads it yet
+                writer = os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
+            await asyncio.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        assert await process.wait() == 0
+    os.close(writer)
 
 
 async def probe(report: ControlReport) -> None:

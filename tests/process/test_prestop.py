@@ -96,9 +96,9 @@ async def test_without_engines_or_gateway_there_is_nothing_to_wait_for(tmp_path)
     lines: list[str] = []
     async with gateway_with_engines(tmp_path, prefill=[P]) as cluster:
         away = target(cluster, D)
-        assert await asyncio.to_thread(drain, away, 60.0, lines.append, alone_s=0.2, poll_s=0.05)
+        assert await asyncio.to_thread(drain, away, 60.0, lines.append, silent_s=0.3, away_s=0.2, poll_s=0.05)
         assert "no engine of this pod is connected" in lines[-1]
-    assert await asyncio.to_thread(drain, away, 60.0, lines.append, alone_s=0.2, poll_s=0.05)
+    assert await asyncio.to_thread(drain, away, 60.0, lines.append, silent_s=0.3, away_s=0.2, poll_s=0.05)
     assert "the gateway does not answer" in lines[-1]
 
 

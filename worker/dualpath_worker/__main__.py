@@ -70,10 +70,14 @@ async def serve(settings: Settings) -> None:
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
-    model = await asyncio.to_thread(load, settings)
-    engine, link, background, url = await build(settings, model)
-    tasks = [asyncio.create_task(work) for work in background]
     stopping = asyncio.create_task(stop.wait())
+    loading = asyncio.create_task(asyncio.to_thread(load, settings))
+    await asyncio.wait([loading, stopping], return_when=asyncio.FIRST_COMPLETED)
+    if not loading.done():
+        log.info("stopped while the model was loaded")
+        leave(0)  # a thread cannot be stopped, and a large model loads for minutes
+    engine, link, background, url = await build(settings, await loading)
+    tasks = [asyncio.create_task(work) for work in background]
     registered = asyncio.create_task(link.registered.wait())
     await asyncio.wait([registered, stopping, *tasks], return_when=asyncio.FIRST_COMPLETED)
     if registered.done():

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import os
 import sys
 import time
@@ -26,8 +27,10 @@ from dualpath_api.report import ControlReport, EngineReport, decode_report
 from dualpath_api.token import control_token
 
 DEADLINE_S = 3600.0
-ALONE_S = 15.0
-"""A gateway that is being replaced is back by then, and so is an engine that had lost its connection."""
+SILENT_S = 20.0
+"""A gateway that is being replaced is back by then."""
+AWAY_S = 5.0
+"""An engine that had lost its connection is back by then."""
 POLL_S = 0.5
 CALL_S = 5.0
 CONTAINER_LOG = Path("/proc/1/fd/2")
@@ -82,23 +85,25 @@ def drain(
     deadline_s: float,
     say: Callable[[str], None],
     *,
-    alone_s: float = ALONE_S,
+    silent_s: float = SILENT_S,
+    away_s: float = AWAY_S,
     poll_s: float = POLL_S,
 ) -> bool:
     """Drain until it is proven; False: the deadline passed before."""
     gateway, began = Gateway(target), time.monotonic()
-    heard, told = began, ""
+    patience, since, told = math.inf, began, ""
     while (now := time.monotonic()) - began < deadline_s:
+        before = patience
         try:
             own = [engine for engine in gateway.report().engines if target.has(engine)]
-            state = _step(gateway, own)
+            state, patience = _step(gateway, own), math.inf if own else away_s
         except (OSError, ValueError) as error:
-            own, state = [], f"the gateway does not answer: {error}"
+            own, state, patience = [], f"the gateway does not answer: {error}", silent_s
         if own and all(engine.drained for engine in own):
             say(f"drained after {now - began:.1f} s")
             return True
-        heard = now if own else heard
-        if now - heard >= alone_s:
+        since = now if patience != before else since
+        if now - since >= patience:
             say(f"there is nothing to wait for: {state}")
             return True
         if state != told:
