@@ -19,7 +19,7 @@ from dualpath_operator.world import ClusterView
 def read_cluster(key: ClusterKey, view: ClusterView, memory: Memory) -> tuple[Cluster | None, str]:
     """The cluster, or None and what is wrong with its spec. A spec is read once per generation."""
     if memory.generation != view.generation:
-        memory.spec, memory.problem = None, ""
+        memory.spec, memory.problem, memory.revision = None, "", ""
         data = {
             "apiVersion": f"{GROUP}/{VERSION}",
             "kind": "DualPathCluster",

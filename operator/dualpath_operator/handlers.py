@@ -72,12 +72,48 @@ def cluster_view(body: kopf.Body) -> ClusterView:
     )
 
 
+class NoDiffs(kopf.DiffBaseStorage):
+    """Remembers no former state: nothing here reacts to differences, and copying each object is dear."""
+
+    def build(self, **_: Any) -> Any:
+        """No essence."""
+        return {}
+
+    def fetch(self, **_: Any) -> None:
+        """Nothing was stored."""
+
+    def store(self, **_: Any) -> None:
+        """Nothing to store."""
+
+
+class NoProgress(kopf.ProgressStorage):
+    """Remembers no progress of handlers: ours have none."""
+
+    def fetch(self, **_: Any) -> None:
+        """Nothing was stored."""
+
+    def store(self, **_: Any) -> None:
+        """Nothing to store."""
+
+    def purge(self, **_: Any) -> None:
+        """Nothing to remove."""
+
+    def touch(self, **_: Any) -> None:
+        """Nothing to touch."""
+
+    def clear(self, *, essence: Any) -> Any:
+        """Nothing to take out."""
+        return essence
+
+
 def kopf_settings(settings: Settings, optional: Iterable[Kind]) -> kopf.OperatorSettings:
     """Our kopf: no scanning for kinds and namespaces, no peering, no posting, watches that cannot hang."""
     found = kopf.OperatorSettings()
     found.scanning.disabled = True  # kinds are known, and namespaced operators may not list them
     found.peering.standalone = True  # the Lease decides
     found.posting.enabled = False
+    found.persistence.diffbase_storage = NoDiffs()
+    found.persistence.progress_storage = NoProgress()
     found.watching.server_timeout = 270
     found.watching.client_timeout = 300
     found.watching.connect_timeout = 15

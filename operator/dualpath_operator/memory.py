@@ -17,10 +17,12 @@ OVERLAY_S = 10.0
 class Memory:
     """Of one cluster."""
 
+    uid: str = ""
     generation: int = -1
     spec: ClusterSpec | None = None
     problem: str = ""  # why the spec of that generation cannot be used
-    secret_uid: str = ""
+    revision: str = ""  # of that generation
+    in_step: tuple[object, ...] = ()  # what the objects were last found right for
     token: str = ""
     in_sync: dict[Key, tuple[str, str]] = field(default_factory=dict)
     applied: dict[Key, tuple[str, float]] = field(default_factory=dict)  # intent and clock
@@ -29,6 +31,7 @@ class Memory:
     group_uids: dict[str, str] = field(default_factory=dict)  # of engine groups just made, by name
     status_at: float = -1e9  # clock of the newest write of the status
     status: dict[str, Any] = field(default_factory=dict)  # as written last
+    group_status_at: float = -1e9
     group_status: dict[str, dict[str, Any]] = field(default_factory=dict)  # by role
     failures: int = 0  # passes in a row
     progress: tuple[object, ...] = ()

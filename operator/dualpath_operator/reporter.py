@@ -106,15 +106,15 @@ class Reporter:
             if {key: old.get(key) for key in new} == new:
                 continue
             external = role_spec(cluster, role).scaling.mode == "External"
-            moving = not external and not exists == figures.ready == figures.desired
-            if moving and self._clock() - memory.status_at < self._interval_s:
+            moving = not external and (findings.plan is None or not findings.plan.complete)
+            if moving and self._clock() - memory.group_status_at < self._interval_s:
                 settled = False
                 continue
             await self._api.apply(
                 _status_of(ENGINE_GROUP.name, (cluster.namespace, group.key.name), new), subresource="status"
             )
             metrics.APPLIES.labels("DualPathEngineGroup/status", "applied").inc()
-            memory.group_status[role] = new
+            memory.group_status[role], memory.group_status_at = new, self._clock()
         return settled
 
 

@@ -29,6 +29,9 @@ GAUGE_STEP_PERMILLE = 20
 EDGES = (Type.READY, Type.RECONCILING, Type.STALLED, Type.PATH_TUNED, Type.FABRIC_READY)
 """Conditions whose change is written at once; others wait until gauges are written."""
 
+NO_TELEMETRY = "NoTelemetry"
+"""Reason of conditions about which no gateway has told anything yet."""
+
 _UNKNOWN = Judgement(status=None, reason="Unknown")
 
 
@@ -167,6 +170,9 @@ def _conditions(
         found = judged.get(kind, _UNKNOWN)
         status = "Unknown" if found.status is None else str(found.status)
         old = before.get(kind.value, {})
+        if old and found.reason == NO_TELEMETRY:
+            conditions.append(Condition.model_validate(old))  # nothing was heard that would say otherwise
+            continue
         since = old.get("lastTransitionTime", now) if old.get("status") == status else now
         conditions.append(
             Condition(
@@ -214,10 +220,16 @@ def edge(previous: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
     before = {c["type"]: (c["status"], c["reason"]) for c in previous.get("conditions", ())}
     after = {c["type"]: (c["status"], c["reason"]) for c in new["conditions"]}
     return any(
-        before.get(kind.value, ("", ""))[0] != after[kind.value][0]
+        _turned(kind, before.get(kind.value, ("Unknown", ""))[0], after[kind.value][0])
         or (kind is Type.STALLED and before.get(kind.value) != after[kind.value])
         for kind in EDGES
     )
+
+
+def _turned(kind: Type, before: str, after: str) -> bool:
+    """A first answer is no turn, except for what tools wait for."""
+    first = "Unknown" in {before, after} and kind not in {Type.READY, Type.RECONCILING, Type.STALLED}
+    return before != after and not first
 
 
 def moved(previous: Any, new: Any, name: str = "") -> bool:

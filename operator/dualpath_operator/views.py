@@ -114,19 +114,12 @@ def object_view(body: Mapping[str, Any]) -> ObjectView:
         version=meta["resourceVersion"],
         intent=meta.get("annotations", {}).get(INTENT, ""),
         owner=_controller(meta),
-        content=json.dumps(_plain(kept), separators=(",", ":")).encode(),
+        content=json.dumps(kept, separators=(",", ":")).encode(),
         ready=_ready(meta, spec, status),
         replicas=replicas,
         managers=_replica_managers(meta) if body["kind"] == "DualPathEngineGroup" else frozenset(),
-        status=json.dumps(_plain(status)).encode() if body["kind"] == "DualPathEngineGroup" else b"",
+        status=json.dumps(status).encode() if body["kind"] == "DualPathEngineGroup" else b"",
     )
-
-
-def _plain(value: Any) -> Any:
-    """Views of kopf as what json knows."""
-    if isinstance(value, Mapping):
-        return {key: _plain(inner) for key, inner in value.items()}
-    return [_plain(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def _ready(meta: Mapping[str, Any], spec: Mapping[str, Any], status: Mapping[str, Any]) -> bool:
