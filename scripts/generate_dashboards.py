@@ -246,6 +246,12 @@ WORK = (
         queries=rate_by("dualpath_operator_drift_corrected_total", OPERATOR, "kind"),
     ),
     Panel(
+        title="Clusters that wait for a pass",
+        about="Grows when there is more to do than workers can.",
+        unit="short",
+        queries=one(f"max by (pod) (dualpath_operator_queue_length{{{OPERATOR}}})", "{{pod}}"),
+    ),
+    Panel(
         title="Specs refused by webhooks",
         about="By reason.",
         unit="ops",

@@ -17,32 +17,14 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from prometheus_client.metrics import MetricWrapperBase
+
+from dualpath_operator import metrics as operator
 
 ROOT = Path(__file__).resolve().parents[1]
 CHART = ROOT / "charts" / "dualpath-operator"
 ALERTS = CHART / "rules" / "alerts.yaml"
 METRICS_PAGE = ROOT / "docs" / "reference" / "metrics.md"
-
-OF_CLUSTER = ("namespace", "cluster")
-OPERATOR_METRICS: dict[str, tuple[str, ...]] = {
-    "dualpath_operator_reconcile_duration_seconds": ("kind", "result"),
-    "dualpath_operator_reconcile_errors_total": ("kind", "class"),
-    "dualpath_operator_apply_total": ("kind", "outcome"),
-    "dualpath_operator_drift_corrected_total": ("kind",),
-    "dualpath_operator_drain_duration_seconds": ("role", "outcome"),
-    "dualpath_operator_leader": (),
-    "dualpath_operator_watch_heartbeat_age_seconds": (),
-    "dualpath_operator_webhook_denials_total": ("reason",),
-    "dualpath_cluster_condition": (*OF_CLUSTER, "type", "status"),
-    "dualpath_decode_share_ratio": (*OF_CLUSTER, "kind"),
-    "dualpath_nic_utilization_ratio": (*OF_CLUSTER, "role", "nic_class", "quantile"),
-    "dualpath_read_queue_seconds": (*OF_CLUSTER, "role"),
-    "dualpath_kv_hit_ratio": OF_CLUSTER,
-    "dualpath_telemetry_age_seconds": OF_CLUSTER,
-    "dualpath_replicas": (*OF_CLUSTER, "role", "state"),
-    "dualpath_pd_ratio": (*OF_CLUSTER, "kind"),
-}
-"""Series of the operator and their labels."""
 
 OF_TARGETS = frozenset({"namespace", "pod", "job", "instance", "le"})
 """Labels that Prometheus adds, and that of histogram buckets."""
@@ -55,7 +37,12 @@ NEEDED = ("title", "type", "gridPos")
 
 def metrics() -> dict[str, frozenset[str]]:
     """All series of the documentation and of the operator, with their labels."""
-    found = {name: frozenset(labels) for name, labels in OPERATOR_METRICS.items()}
+    found: dict[str, frozenset[str]] = {}
+    for series in vars(operator).values():
+        if isinstance(series, MetricWrapperBase):
+            (family,) = series.describe()
+            name = f"{family.name}_total" if family.type == "counter" else family.name
+            found[name] = frozenset(series._labelnames)
     for line in METRICS_PAGE.read_text().splitlines():
         if match := re.match(r"\| `(dualpath_\w+)` \| \w+ \| ([^|]*) \|", line):
             labels = frozenset(re.findall(r"`(\w+)`", match[2]))

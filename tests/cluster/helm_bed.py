@@ -58,7 +58,7 @@ class HelmBed:
         namespace: str,
         values: Object | None = None,
         *,
-        wait: bool = True,
+        wait: bool = False,
         check: bool = True,
         as_user: Path | None = None,
     ) -> str:
@@ -71,7 +71,7 @@ class HelmBed:
 
     def uninstall(self, release: str, namespace: str, *flags: str, check: bool = True, **options: Any) -> str:
         """`helm uninstall`; what it said."""
-        command = ("uninstall", release, "--namespace", namespace, "--wait", "--timeout", "120s", *flags)
+        command = ("uninstall", release, "--namespace", namespace, "--timeout", "120s", *flags)
         return self.helm(*command, check=check, **options)
 
     def releases(self, namespace: str) -> dict[str, str]:

@@ -87,10 +87,10 @@ def test_an_upgrade_a_rollback_an_uninstall_and_a_second_install_of_the_operator
         version = deployment(bed, namespace)["metadata"]["labels"]["app.kubernetes.io/version"]
         return status["readyReplicas"], container["image"], version
 
-    bed.install("dp", former, namespace)
+    bed.install("dp", former, namespace, wait=True)
     assert state() == (1, "dualpath/operator:0.0.9", "0.0.9")
     first = certificate(bed, namespace)
-    said = bed.install("dp", OPERATOR, namespace, {"log": {"level": "DEBUG"}})
+    said = bed.install("dp", OPERATOR, namespace, {"log": {"level": "DEBUG"}}, wait=True)
     assert "The operator runs DualPathClusters of all namespaces." in said
     assert "The kinds are missing" not in said
     assert state() == (2, "dualpath/operator:0.1.0", "0.1.0")
@@ -100,12 +100,11 @@ def test_an_upgrade_a_rollback_an_uninstall_and_a_second_install_of_the_operator
     assert state() == (1, "dualpath/operator:0.0.9", "0.0.9")
     assert certificate(bed, namespace) == first
     assert trusted(bed, namespace) == {first["ca.crt"]}
-    for _ in range(2):
-        bed.uninstall("dp", namespace)
-        leaves_nothing(bed.kube, before, namespaces=[namespace])
-        bed.install("dp", OPERATOR, namespace)
-        assert state() == (2, "dualpath/operator:0.1.0", "0.1.0")
-        assert certificate(bed, namespace) != first
+    bed.uninstall("dp", namespace)
+    leaves_nothing(bed.kube, before, namespaces=[namespace])
+    bed.install("dp", OPERATOR, namespace, wait=True)
+    assert state() == (2, "dualpath/operator:0.1.0", "0.1.0")
+    assert certificate(bed, namespace) != first
     bed.uninstall("dp", namespace)
     leaves_nothing(bed.kube, before, namespaces=[namespace])
 
@@ -130,7 +129,7 @@ def test_a_certificate_near_its_end_is_made_anew_by_the_next_upgrade(
 
 def test_a_second_operator_of_all_namespaces_is_refused_by_name(bed: HelmBed, operator_release: str) -> None:
     other = bed.namespace()
-    said = bed.install("two", OPERATOR, other, check=False, wait=False)
+    said = bed.install("two", OPERATOR, other, check=False)
     assert f"release dp in namespace {operator_release} already runs the operator of all namespaces" in said
     assert bed.releases(other) == {}
     some = {"watchNamespaces": [other], **QUICK}
@@ -177,7 +176,7 @@ def test_an_uninstall_stops_when_the_guard_fails_and_can_be_taken_back_or_forced
     namespace = operator_release
     # kwok runs no program: it fails the guard's Pods, as the guard itself does while there are clusters
     failing = {**QUICK, "podAnnotations": {BEHAVIOUR: "evict"}}
-    bed.install("dp", OPERATOR, namespace, failing, wait=False)  # revision 2
+    bed.install("dp", OPERATOR, namespace, failing)  # revision 2
     said = bed.uninstall("dp", namespace, check=False)
     assert "job dp-dualpath-operator-uninstall-guard failed" in said
     assert names(bed.kube, "deployments.apps", namespace) == ["dp-dualpath-operator"]
@@ -186,7 +185,7 @@ def test_an_uninstall_stops_when_the_guard_fails_and_can_be_taken_back_or_forced
     assert bed.releases(namespace) == {"dp": "uninstalling"}
     bed.helm("rollback", "dp", "2", "--namespace", namespace)
     assert bed.releases(namespace) == {"dp": "deployed"}
-    bed.install("dp", OPERATOR, namespace, {**QUICK, "uninstall": {"force": True}}, wait=False)
+    bed.install("dp", OPERATOR, namespace, {**QUICK, "uninstall": {"force": True}})
     bed.uninstall("dp", namespace)
     assert bed.releases(namespace) == {}
 
@@ -230,7 +229,7 @@ def test_the_admin_of_namespaces_installs_an_operator_without_any_cluster_right(
     until(lambda: wanted <= granted(bed.kube.get(CLUSTER_ROLES, "admin")["rules"]), 60)
     before = bed.cluster_wide()
     for _ in range(2):  # the second is an upgrade
-        bed.install("dp", OPERATOR, home, values, as_user=alice)
+        bed.install("dp", OPERATOR, home, values, as_user=alice, wait=True)
     assert deployment(bed, home)["status"]["readyReplicas"] == 2
     assert bed.cluster_wide() == before
     operator = bed.plane.for_service_account(home, "dp-dualpath-operator")
@@ -240,7 +239,7 @@ def test_the_admin_of_namespaces_installs_an_operator_without_any_cluster_right(
     ]
     assert [answer.split()[-1] for answer in answers] == ["yes", "yes", "no"]
     bed.uninstall("dp", home, as_user=alice)
-    assert not names(bed.kube, "deployments.apps", home)
+    until(lambda: not names(bed.kube, "deployments.apps", home), 60)
     bed.install_kinds(CRDS)
 
 
@@ -268,7 +267,7 @@ def test_optional_kinds_are_detected_once_they_exist(bed: HelmBed) -> None:
     assert names(bed.kube, monitors, namespace) == ["dp-dualpath-operator"]
     assert names(bed.kube, "prometheusrules.monitoring.coreos.com", namespace) == ["dp-dualpath-operator"]
     bed.uninstall("dp", namespace)
-    assert names(bed.kube, monitors, namespace) == []
+    until(lambda: names(bed.kube, monitors, namespace) == [], 60)
 
 
 def test_a_cluster_comes_changes_and_goes_with_its_release(bed: HelmBed) -> None:
@@ -284,4 +283,4 @@ def test_a_cluster_comes_changes_and_goes_with_its_release(bed: HelmBed) -> None
     refused = bed.install("agents", CLUSTER, namespace, {"model": {"uri": "hf://a/c"}}, check=False)
     assert "model.uri cannot be changed; make another DualPathCluster" in refused
     bed.uninstall("agents", namespace)
-    assert names(bed.kube, KINDS[0], namespace) == []
+    until(lambda: names(bed.kube, KINDS[0], namespace) == [], 60)
