@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 import aiohttp
 import msgspec
 
@@ -16,6 +18,10 @@ class GatewayAbsentError(Exception):
 
 class GatewaySilentError(Exception):
     """Something is there, but it does not answer as a gateway should."""
+
+
+class TokenRefusedError(GatewaySilentError):
+    """It is a gateway, but of another token."""
 
 
 class Control:
@@ -47,9 +53,9 @@ class Control:
         """`PUT /control/v1/tuning`."""
         await self._call("PUT", f"{url}/control/v1/tuning", token, encode_report(tuning))
 
-    async def drain(self, url: str, token: str, engine: str, *, accept_new: bool, serve_reads: bool) -> None:
-        """`POST /control/v1/engines/{id}/drain`."""
-        body = msgspec.json.encode({"acceptNew": accept_new, "serveReads": serve_reads})
+    async def drain(self, url: str, token: str, engine: str, pod_uid: str, *, serve_reads: bool) -> None:
+        """`POST /control/v1/engines/{id}/drain`: nothing new; not if another Pod took the name."""
+        body = msgspec.json.encode({"acceptNew": False, "serveReads": serve_reads, "podUid": pod_uid})
         await self._call("POST", f"{url}/control/v1/engines/{engine}/drain", token, body)
 
     async def resume(self, url: str, token: str, engine: str) -> None:
@@ -66,11 +72,22 @@ class Control:
                 raw = await answer.read()
                 status = answer.status
         except aiohttp.ClientConnectorError as error:
-            raise GatewayAbsentError(str(error)) from error
+            if _nobody(error.os_error):
+                raise GatewayAbsentError(str(error)) from error
+            raise GatewaySilentError(str(error)) from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise GatewaySilentError(f"{url}: {error or type(error).__name__}") from error
         if status == 404 and "/engines/" in url:
             return b""  # the engine is not connected: nothing to ask of it
+        if status in {401, 403}:
+            raise TokenRefusedError(f"{url}: answered {status}, so it does not take the control token")
         if status >= 400:
             raise GatewaySilentError(f"{url}: answered {status}")
         return raw
+
+
+def _nobody(error: OSError) -> bool:
+    """Whether it is sure that nobody listens: refused, or no such name. A lost network proves nothing."""
+    if isinstance(error, socket.gaierror):
+        return error.errno in {socket.EAI_NONAME, socket.EAI_NODATA}
+    return isinstance(error, ConnectionRefusedError)

@@ -15,7 +15,7 @@ from dualpath_operator.findings import Judgement
 from dualpath_operator.model import Cluster, Key
 from dualpath_operator.rollout_model import Plan
 from dualpath_operator.views import ObjectView
-from dualpath_policy.bounds import NodeShape, pd_bounds
+from dualpath_policy.bounds import NodeShape, PdBounds, pd_bounds
 
 
 def gateway_ready(cluster: Cluster, live: Mapping[Key, ObjectView]) -> bool:
@@ -59,19 +59,11 @@ def balance_of(spec: ClusterSpec, wanted: Mapping[str, int]) -> tuple[BalanceSta
     """P/D against the bottleneck-free range of the spec's hardware (arXiv 2602.21548, section 4)."""
     ratio = Fraction(wanted["prefill"], wanted["decode"]) if wanted.get("decode") else None
     now = None if ratio is None else _permille(ratio)
-    hardware = spec.hardware
-    if hardware is None:
+    if spec.hardware is None:
         return BalanceStatus(pd_permille=now), Judgement(
             status=None, reason="HardwareUnknown", message="spec.hardware is not given"
         )
-    bounds = pd_bounds(
-        NodeShape(
-            compute_nics=hardware.compute_nics,
-            compute_nic_bytes_per_s=hardware.compute_nic_bytes,
-            storage_bytes_per_s=hardware.storage_bytes,
-            dram_bytes_per_s=hardware.dram_bytes,
-        )
-    )
+    bounds = free_range(spec)
     if bounds is None:
         return BalanceStatus(pd_permille=now), Judgement(
             status=False,
@@ -89,6 +81,21 @@ def balance_of(spec: ClusterSpec, wanted: Mapping[str, int]) -> tuple[BalanceSta
         reason="OutsideBottleneckFreeRange",
         message=f"P/D is {float(ratio):.2f}, outside {float(low):.2f} to {float(high):.2f}: another link than"
         " the storage NICs saturates first; change the replicas of prefill or decode",
+    )
+
+
+def free_range(spec: ClusterSpec) -> PdBounds | None:
+    """The bottleneck-free range of P/D; None where the hardware is not told, or has none."""
+    hardware = spec.hardware
+    if hardware is None:
+        return None
+    return pd_bounds(
+        NodeShape(
+            compute_nics=hardware.compute_nics,
+            compute_nic_bytes_per_s=hardware.compute_nic_bytes,
+            storage_bytes_per_s=hardware.storage_bytes,
+            dram_bytes_per_s=hardware.dram_bytes,
+        )
     )
 
 

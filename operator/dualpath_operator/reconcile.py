@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -33,6 +33,7 @@ from dualpath_operator.rollout import plan as plan_rollout
 from dualpath_operator.rollout_model import Create, Delete, Drain, Plan, Resume, State
 from dualpath_operator.secrets import Secrets
 from dualpath_operator.settings import Settings
+from dualpath_operator.sizing import Fleet
 from dualpath_operator.telemetry import Telemetry
 from dualpath_operator.views import ClusterKey, ObjectView, applied_by_us
 from dualpath_operator.wanted import owned_replicas, wanted_replicas, wish_for
@@ -127,6 +128,10 @@ class Reconciler:
         if view is None or (view.deleting and FINALIZER not in view.finalizers):
             self._forget(key)
             return None
+        if memory.uid not in {"", view.uid}:  # another one of the same name
+            self._forget(key)
+            memory = self._memories[key]
+        memory.uid = view.uid
         memory.expire(self._clock())
         cluster, problem = read_cluster(key, view, memory)
         if cluster is None:
@@ -138,9 +143,14 @@ class Reconciler:
         if not view.deleting and FINALIZER not in view.finalizers:
             await self._patch_finalizers(key, view, finalizers_with(view.finalizers))
         now = self._observe(cluster, view, memory)
+        if self._telemetry.refused(key):
+            memory.token = ""  # made anew since it was read
         if not now.frozen:
-            if not cluster.deleting:
+            if cluster.deleting:
+                await self._secrets.recall(cluster, memory)
+            else:
                 await self._apply_objects(now)
+            self._follow(now)
             await self._carry_out(now)
         if cluster.deleting and not now.replicas:
             await self._release(key, view)
@@ -159,7 +169,7 @@ class Reconciler:
             role: live.get(Key(kind=ENGINE_GROUP.name, name=names.group(cluster.name, role)))
             for role in names.ROLES
         }
-        revision = revision_of(cluster, self._around)
+        revision = memory.revision = memory.revision or revision_of(cluster, self._around)
         wanted = wanted_replicas(cluster, groups, self._telemetry.recall(key, view))
         nodes = {role: getattr(cluster.spec, role).parallelism.nodes for role in names.ROLES}
         pods = self._world.pods(key, memory)
@@ -185,6 +195,10 @@ class Reconciler:
         has_token = await self._secrets.ensure(cluster, memory)
         revisions = frozenset({now.revision, *(view.replica.revision for view in now.replicas)})
         owned = owned_replicas(cluster, now.wanted)
+        step = (cluster.generation, now.revision, revisions, tuple(owned.items()))
+        versions = {key: view.version for key, view in now.live.items()}
+        if step == memory.in_step and versions == {key: seen for key, (seen, _) in memory.in_sync.items()}:
+            return
         desired = objects(cluster, self._around, now.revision, revisions, owned)
         plan = plan_objects(desired, now.live, cluster.uid, memory.in_sync, kept(cluster, revisions))
         memory.in_sync = plan.in_sync
@@ -194,6 +208,7 @@ class Reconciler:
                 if group and group.key.name == name and owned[role] is None and applied_by_us(group):
                     await self._applier.hand_over(apply.obj, group.replicas or 0)
         now.applied = await self._applier.carry_out(plan, cluster.uid, memory, self._clock())
+        memory.in_step = step if has_token and not plan.applies and not plan.clashes else ()
         if not has_token:
             now.applied.clashes.append(Key(kind="Secret", name=names.control_secret(cluster.name)))
         for key, paths in now.applied.drifted:
@@ -212,8 +227,9 @@ class Reconciler:
                     await self._telemetry.resume(cluster, by_id[replica])
                 case Delete(id=replica):
                     await self._engines.delete(cluster, by_id[replica], memory, clock)
+        resumed = {step.id for step in now.plan.steps if isinstance(step, Resume)}
         for view in now.replicas:
-            if view.replica.state is State.DRAINING:
+            if view.replica.state is State.DRAINING and view.replica.id not in resumed:
                 await self._telemetry.drain(cluster, view)
         if cluster.deleting:
             return
@@ -222,7 +238,8 @@ class Reconciler:
             if made := memory.group_uids.get(names.group(cluster.name, role)):
                 uids.setdefault(role, made)
         creates = [step for step in now.plan.steps if isinstance(step, Create)]
-        await self._engines.complete(cluster, uids, now.replicas, memory, clock)
+        newest = [view for view in now.replicas if view.replica.revision == now.revision]
+        await self._engines.complete(cluster, uids, newest, memory, clock)
         now.refusals = await self._engines.create(cluster, uids, creates, memory, clock)
 
     async def _admit(self, now: Pass) -> None:
@@ -237,7 +254,13 @@ class Reconciler:
         pods = [pod for view in now.replicas for pod in view.pods if not pod.deletion]
         waiting = any(pod.containers_ready and not pod.admitted for pod in pods)
         ready = gateway_ready(now.cluster, now.live)
-        self._telemetry.follow(now.cluster, now.memory.token, gateway_ready=ready, awaited=waiting)
+        fleet = Fleet(
+            ready=Counter(v.replica.role.value for v in now.replicas if v.ready),
+            gpus_held=sum(v.replica.gpus or 0 for v in now.replicas if v.replica.state is not State.LOST),
+        )
+        self._telemetry.follow(
+            now.cluster, now.memory.token, gateway_ready=ready, awaited=waiting, fleet=fleet
+        )
 
     # ------------------------------------------------------------ telling
 
@@ -255,15 +278,15 @@ class Reconciler:
             storage=judge_storage(cluster, now.live),
             tuned=told.tuned,
             balanced=balanced,
-            scaling=judge_scaling(cluster, told.scaling),
+            scaling=judge_scaling(cluster, told.sized.scaling),
             problems=problems_of(
                 now.applied, now.refusals, cluster, now.plan, live_status, datetime.now(UTC)
             ),
             paths=told.paths,
             nics=told.nics,
             balance=balance,
-            planned=told.planned,
-            last_scale=told.last_scale,
+            planned=told.sized.planned,
+            last_scale=told.sized.last_scale,
             endpoint=f"http://{cluster.name}.{cluster.namespace}.svc:8000/v1",
         )
 

@@ -10,7 +10,7 @@ from dualpath_operator.desired import secret
 from dualpath_operator.kinds import SECRET
 from dualpath_operator.kube import Api, KubeError
 from dualpath_operator.memory import Memory
-from dualpath_operator.model import Cluster
+from dualpath_operator.model import Cluster, Object
 
 
 class Secrets:
@@ -36,8 +36,23 @@ class Secrets:
             else:
                 memory.token = token
                 return True
-        owners = (found or {}).get("metadata", {}).get("ownerReferences", ())
-        if not any(ref.get("controller") and ref["uid"] == cluster.uid for ref in owners):
-            return False
+        return _take(found, cluster, memory)
+
+    async def recall(self, cluster: Cluster, memory: Memory) -> bool:
+        """Have the token in memory where there is one: a cluster that is deleted gets no new one."""
+        if memory.token:
+            return True
+        name = names.control_secret(cluster.name)
+        return _take(await self._api.get(SECRET, cluster.namespace, name), cluster, memory)
+
+
+def _take(found: Object | None, cluster: Cluster, memory: Memory) -> bool:
+    """Read the token of a Secret that is the cluster's."""
+    owners = (found or {}).get("metadata", {}).get("ownerReferences", ())
+    if not any(ref.get("controller") and ref["uid"] == cluster.uid for ref in owners):
+        return False
+    try:
         memory.token = base64.b64decode((found or {}).get("data", {}).get("token", "")).decode()
-        return bool(memory.token)
+    except ValueError:  # somebody wrote something else there
+        memory.token = ""
+    return bool(memory.token)

@@ -1,28 +1,32 @@
 """What clusters' gateways report, and what is asked of them: drains, tuning.
 
 One poller visits each cluster's gateway: often while something is waited for, else once per tuning interval.
-A pass reads the newest report here and never waits for a gateway, except to ask for a drain.
+A pass reads the newest report here. It waits for a gateway only to ask for a drain, if that answered lately.
 """
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import replace
 from datetime import UTC, datetime
-from enum import StrEnum
 
 from pydantic import ValidationError
 
-from dualpath_api.report import ControlReport, EngineReport
+from dualpath_api.report import EngineReport
 from dualpath_api.status import ClusterStatus, Pair
-from dualpath_operator import metrics, names
-from dualpath_operator.control import Control, GatewayAbsentError, GatewaySilentError
+from dualpath_operator import metrics
+from dualpath_operator.control import Control, GatewayAbsentError, GatewaySilentError, TokenRefusedError
+from dualpath_operator.findings import Judgement
+from dualpath_operator.gauges import set_age, set_gauges
+from dualpath_operator.heard import Contact, Heard, admissions_of, by_pod, drains_of, idle
 from dualpath_operator.model import Cluster
 from dualpath_operator.observe import Drains, ReplicaView
+from dualpath_operator.sizing import Fleet, Sized
 from dualpath_operator.tuner import Moment, Told, step
 from dualpath_operator.views import ClusterKey, PodView
 from dualpath_operator.world import ClusterView
@@ -30,39 +34,16 @@ from dualpath_operator.world import ClusterView
 log = logging.getLogger(__name__)
 
 EAGER_S = 1.0
-"""Between visits while Pods wait for admission or engines drain."""
+"""Between visits while Pods wait for admission, engines drain or requests wait for a first engine."""
+
+WEARY_S = 5.0
+"""The same after a minute: what has not come by then is not about to."""
 
 IDLE_S = 30.0
-"""Between visits where nothing is tuned."""
+"""Most time between visits."""
 
 PATIENCE_S = (2.0, 5.0, 15.0, 60.0, 300.0)
 """Between visits to a gateway that cannot be reached."""
-
-
-class Contact(StrEnum):
-    """How the last visit ended."""
-
-    NEVER = "Never"
-    ANSWERED = "Answered"
-    ABSENT = "Absent"
-    SILENT = "Silent"
-
-
-@dataclass(slots=True)
-class Heard:
-    """Of one cluster."""
-
-    contact: Contact = Contact.NEVER
-    failures: int = 0
-    problem: str = ""
-    report: ControlReport | None = None
-    at: float = 0.0  # clock of the report
-    cluster: Cluster | None = None
-    token: str = ""
-    awaited: bool = False  # a pass waits for what the next report says
-    draining: dict[str, float] = field(default_factory=dict)  # replica -> clock of the first request
-    reads_closed: set[str] = field(default_factory=set)  # replicas asked to serve no reads either
-    told: Told = field(default_factory=Told)
 
 
 class Telemetry:
@@ -92,85 +73,69 @@ class Telemetry:
         return self._heard[key].told
 
     def recall(self, key: ClusterKey, view: ClusterView) -> Pair | None:
-        """What mode Planner wants. At first sight of a cluster its status is taken up: the loops go on from it."""
+        """What mode Planner wants. At first sight of a cluster the loops go on from its status."""
         if key not in self._heard:
-            status = json.loads(view.status)
-            status = {name: status[name] for name in ("paths", "planned", "lastScale") if name in status}
-            try:
-                stored = ClusterStatus.model_validate(status)
-            except ValidationError:  # of a version that wrote it otherwise
-                stored = ClusterStatus()
-            told = Told(paths=stored.paths, planned=stored.planned, last_scale=stored.last_scale)
-            self._heard[key].told = told
-        return self._heard[key].told.planned
+            self._heard[key].told = _remembered(view)
+        return self._heard[key].told.sized.planned
 
     # ------------------------------------------------------------ for passes
 
-    def follow(self, cluster: Cluster, token: str, *, gateway_ready: bool, awaited: bool) -> None:
+    def follow(
+        self, cluster: Cluster, token: str, *, gateway_ready: bool, awaited: bool, fleet: Fleet | None = None
+    ) -> None:
         """Tell how the cluster is now; plans a visit where one is worth it."""
         key = (cluster.namespace, cluster.name)
-        heard = self._heard[key]
-        first = heard.cluster is None
-        eager = awaited and not heard.awaited
-        back = gateway_ready and heard.contact is Contact.ABSENT and heard.failures > 1 and awaited
-        heard.cluster, heard.token, heard.awaited = cluster, token, awaited
-        if first or eager or back:
+        heard, now = self._heard[key], self._clock()
+        if heard.cluster is None:
+            heard.at = now
+        changed = heard.cluster is None or heard.cluster.generation != cluster.generation
+        eager = awaited and heard.awaited_since is None
+        back = gateway_ready and not heard.gateway_ready and heard.contact is not Contact.ANSWERED
+        renewed = token != heard.token
+        heard.cluster, heard.token, heard.fleet = cluster, token, fleet
+        heard.gateway_ready = gateway_ready
+        heard.awaited_since = (now if eager else heard.awaited_since) if awaited else None
+        if changed or eager or back or renewed:
             heard.failures = min(heard.failures, 1)
-            self._visit_later(key, 0.0 if first or eager else EAGER_S)
+            self._visit_later(key, 0.0)
+
+    def refused(self, key: ClusterKey) -> bool:
+        """Whether the gateway refused the token since this was asked last: it may be an old one."""
+        heard = self._heard[key]
+        refused, heard.refused = heard.refused, False
+        return refused
 
     def drains(self, key: ClusterKey, cluster: Cluster, pods: Iterable[PodView]) -> Drains:
         """Which Pods drain, which have proven to be empty, and which replicas may go without proof."""
-        heard, now = self._heard[key], self._clock()
-        engines = _by_pod(heard.report)
-        asked = {uid for uid, own in engines.items() if all(not e.accept_new for e in own)}
-        asked |= {pod.uid for pod in pods if _replica_name(cluster, pod) in heard.draining}
-        proven = {uid for uid, own in engines.items() if own and all(e.drained for e in own)}
-        if heard.contact is Contact.ANSWERED:
-            # an engine that the scheduler does not know has no work of it
-            proven |= {pod.uid for pod in pods if pod.uid in asked and pod.uid not in engines}
-        deadline = cluster.spec.drain.deadline
-        over = {
-            replica
-            for replica, since in heard.draining.items()
-            if heard.contact is Contact.ABSENT or now - since > deadline
-        }
-        return Drains(asked=asked, proven=proven, over=over)
+        return drains_of(self._heard[key], cluster, pods, self._clock())
 
     def admissions(self, key: ClusterKey, pods: Iterable[PodView]) -> list[tuple[PodView, bool]]:
         """Pods whose readiness gate has to change. Without a report nothing changes."""
-        heard = self._heard[key]
-        if heard.report is None or heard.contact is not Contact.ANSWERED:
-            return []
-        engines = _by_pod(heard.report)
-        changes = []
-        for pod in pods:
-            serving = bool(engines.get(pod.uid))
-            if pod.uid and pod.containers_ready and not pod.deletion and serving != bool(pod.admitted):
-                changes.append((pod, serving))
-        return changes
+        return admissions_of(self._heard[key], pods)
 
     async def drain(self, cluster: Cluster, view: ReplicaView) -> None:
         """Ask a replica's engines to finish: first nothing new; when idle, no reads for others either."""
         key, replica = (cluster.namespace, cluster.name), view.replica.id
         heard = self._heard[key]
         heard.draining.setdefault(replica, self._clock())
-        engines = [e for pod in view.pods for e in _by_pod(heard.report).get(pod.uid, ())]
-        idle = bool(engines) and all(e.in_flight == 0 and not e.accept_new for e in engines)
-        await self._ask(heard, engines, serve_reads=not idle)
         self._visit_later(key, EAGER_S)
+        engines = _engines(heard, view)
+        serve_reads = not idle(engines)
+        url = self._address(cluster)
+        asked = [e for e in engines if e.accept_new or e.serve_reads != serve_reads]
+        calls = [
+            self._control.drain(url, heard.token, e.id, e.pod_uid, serve_reads=serve_reads) for e in asked
+        ]
+        await self._ask(heard, calls)
 
     async def resume(self, cluster: Cluster, view: ReplicaView) -> None:
         """Let a replica's engines take work again."""
         key = (cluster.namespace, cluster.name)
-        heard = self._heard[key]
+        heard, url = self._heard[key], self._address(cluster)
         heard.draining.pop(view.replica.id, None)
-        assert heard.cluster is not None
-        for engine in (e for pod in view.pods for e in _by_pod(heard.report).get(pod.uid, ())):
-            try:
-                await self._control.resume(self._address(heard.cluster), heard.token, engine.id)
-            except (GatewayAbsentError, GatewaySilentError) as error:
-                log.debug("resume of %s: %s", engine.id, error)
         self._visit_later(key, EAGER_S)
+        engines = [e for e in _engines(heard, view) if not (e.accept_new and e.serve_reads)]
+        await self._ask(heard, [self._control.resume(url, heard.token, e.id) for e in engines])
 
     def gone(self, key: ClusterKey, replicas: Iterable[str]) -> None:
         """Forget the drains of replicas that do not exist any more, and measure them."""
@@ -178,21 +143,18 @@ class Telemetry:
         present = set(replicas)
         for replica in [name for name in heard.draining if name not in present]:
             role = "prefill" if "-prefill-" in replica else "decode"
-            outcome = "deadline" if heard.contact is Contact.SILENT else "done"
-            metrics.DRAIN_SECONDS.labels(role, outcome).observe(self._clock() - heard.draining.pop(replica))
+            took = self._clock() - heard.draining.pop(replica)
+            late = heard.cluster is not None and took > heard.cluster.spec.drain.deadline
+            metrics.DRAIN_SECONDS.labels(role, "deadline" if late else "done").observe(took)
 
-    async def _ask(self, heard: Heard, engines: Iterable[EngineReport], *, serve_reads: bool) -> None:
-        assert heard.cluster is not None
-        url = self._address(heard.cluster)
-        for engine in engines:
-            if not engine.accept_new and engine.serve_reads == serve_reads:
-                continue
-            try:
-                await self._control.drain(
-                    url, heard.token, engine.id, accept_new=False, serve_reads=serve_reads
-                )
-            except (GatewayAbsentError, GatewaySilentError) as error:
-                log.debug("drain of %s: %s", engine.id, error)
+    async def _ask(self, heard: Heard, calls: Iterable[Coroutine[None, None, None]]) -> None:
+        """All at once. What fails is asked for again by a later pass, once the gateway answers."""
+        for failed in await asyncio.gather(*calls, return_exceptions=True):
+            if isinstance(failed, GatewayAbsentError | GatewaySilentError):
+                heard.contact, heard.problem = Contact.SILENT, str(failed)
+                log.debug("not asked: %s", failed)
+            elif failed is not None:
+                raise failed
 
     def _address(self, cluster: Cluster) -> str:
         return self._url.format(name=cluster.name, namespace=cluster.namespace)
@@ -204,57 +166,107 @@ class Telemetry:
         heard = self._heard.get(key)
         if heard is None or heard.cluster is None:
             return None
-        cluster, before = heard.cluster, heard.contact
-        url = self._address(cluster)
         try:
-            report = await self._control.report(url, heard.token)
-            heard.report, heard.at = report, self._clock()
-            heard.contact, heard.failures, heard.problem = Contact.ANSWERED, 0, ""
-        except GatewayAbsentError as error:
-            heard.contact, heard.problem = Contact.ABSENT, str(error)
-            heard.failures += 1
-        except GatewaySilentError as error:
-            heard.contact, heard.problem = Contact.SILENT, str(error)
-            heard.failures += 1
-        age = None if heard.report is None else self._clock() - heard.at
-        iso = datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-        moment = Moment(age_s=age, clock=self._clock(), iso=iso)
-        told = step(cluster, heard.report, heard.told, moment)
-        await self._set(heard, told)
-        changed, heard.told = told.differs(heard.told), told
-        if changed or heard.awaited or before is not heard.contact:
-            self._wake(key)
-        return self._next_visit(heard)
+            before = heard.contact
+            await self._listen(heard)
+            if self._heard.get(key) is not heard:
+                return None  # the cluster went meanwhile
+            changed = await self._act(key, heard)
+            if changed or heard.awaited_since is not None or heard.draining or before is not heard.contact:
+                self._wake(key)
+            return self._next_visit(heard)
+        except Exception:  # a bug of ours in one cluster must not stop the others
+            log.exception("%s/%s: the visit failed", *key)
+            return PATIENCE_S[-2]
 
-    async def _set(self, heard: Heard, told: Told) -> None:
+    async def _listen(self, heard: Heard) -> None:
+        """Fetch the report."""
+        assert heard.cluster is not None
+        try:
+            heard.report = await self._control.report(self._address(heard.cluster), heard.token)
+            heard.at = self._clock()
+            heard.contact, heard.failures, heard.problem = Contact.ANSWERED, 0, ""
+        except (GatewayAbsentError, GatewaySilentError) as error:
+            absent = isinstance(error, GatewayAbsentError)
+            heard.contact, heard.problem = Contact.ABSENT if absent else Contact.SILENT, str(error)
+            heard.failures += 1
+            heard.refused = isinstance(error, TokenRefusedError)
+
+    async def _act(self, key: ClusterKey, heard: Heard) -> bool:
+        """One step of the loops; True when they say something else than before."""
+        assert heard.cluster is not None
+        moment = Moment(
+            age_s=self._clock() - heard.at,
+            clock=self._clock(),
+            iso=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+            fresh=heard.contact is Contact.ANSWERED,
+            fleet=heard.fleet,
+            problem=heard.problem,
+        )
+        before, heard.told = heard.told, step(heard.cluster, heard.report, heard.told, moment)
+        await self._set(heard)
+        if self._heard.get(key) is heard and heard.report is not None:
+            set_gauges(key, heard.report, heard.told)
+            set_age(key, lambda: self._clock() - heard.at)
+        return heard.told.differs(before)
+
+    async def _set(self, heard: Heard) -> None:
         """Level-based: what is in force is in the report, so a gateway that started anew is told again."""
-        report, cluster = heard.report, heard.cluster
+        report, cluster, tuning = heard.report, heard.cluster, heard.told.tuning
         if heard.contact is not Contact.ANSWERED or report is None or cluster is None:
             return
-        if told.tuning is None or told.tuning == report.tuning:
+        if tuning is None or tuning == report.tuning:
             return
         try:
-            await self._control.tune(self._address(cluster), heard.token, told.tuning)
+            await self._control.tune(self._address(cluster), heard.token, tuning)
         except (GatewayAbsentError, GatewaySilentError) as error:
             log.info("%s/%s: tuning not set: %s", cluster.namespace, cluster.name, error)
 
     def _next_visit(self, heard: Heard) -> float:
+        cluster, now = heard.cluster, self._clock()
+        assert cluster is not None
         if heard.contact is not Contact.ANSWERED:
-            return PATIENCE_S[min(heard.failures, len(PATIENCE_S)) - 1]
-        if heard.awaited or heard.draining:
-            return EAGER_S
-        assert heard.cluster is not None
-        policy = heard.cluster.spec.path_policy
-        return policy.retune.interval if policy.retune.enabled else IDLE_S
+            most = PATIENCE_S[-2] if heard.gateway_ready else PATIENCE_S[-1]
+            return min(most, PATIENCE_S[min(heard.failures, len(PATIENCE_S)) - 1])
+        if heard.awaited_since is not None or heard.draining:
+            since = min([*heard.draining.values(), *filter(None, [heard.awaited_since])], default=now)
+            return EAGER_S if now - since < 60.0 else WEARY_S
+        planned = heard.told.sized.planned
+        if planned is not None and planned.prefill == 0 and not cluster.spec.suspend:
+            return EAGER_S  # the first request has to wait for this visit
+        since_step = 0.0 if heard.told.stepped_at is None else now - heard.told.stepped_at
+        return max(0.05, min(IDLE_S, cluster.spec.path_policy.retune.interval - since_step))
 
 
-def _by_pod(report: ControlReport | None) -> dict[str, list[EngineReport]]:
-    found: dict[str, list[EngineReport]] = defaultdict(list)
-    for engine in report.engines if report is not None else ():
-        if engine.pod_uid:
-            found[engine.pod_uid].append(engine)
-    return dict(found)
+def _engines(heard: Heard, view: ReplicaView) -> list[EngineReport]:
+    """A replica's engines, while the gateway answers: else nothing can be asked of them."""
+    if heard.contact is not Contact.ANSWERED:
+        return []
+    engines = by_pod(heard.report)
+    return [engine for pod in view.pods for engine in engines.get(pod.uid, ())]
 
 
-def _replica_name(cluster: Cluster, pod: PodView) -> str:
-    return names.replica(cluster.name, pod.role, pod.revision, pod.index)
+def _remembered(view: ClusterView) -> Told:
+    """What an earlier operator told, from the status that it wrote."""
+    status = json.loads(view.status)
+    known = {name: status[name] for name in ("paths", "nics", "planned", "lastScale") if name in status}
+    try:
+        stored = ClusterStatus.model_validate(known)
+    except ValidationError:  # of a version that wrote it otherwise
+        return Told()
+    judged = {
+        condition["type"]: Judgement(
+            status=condition["status"] == "True",
+            reason=condition["reason"],
+            message=condition.get("message", ""),
+        )
+        for condition in status.get("conditions", ())
+        if condition.get("status") in {"True", "False"}
+    }
+    scaling = judged.get("ScalingActive") if stored.planned is not None else None
+    told = Told(
+        paths=stored.paths,
+        nics=stored.nics,
+        sized=Sized(planned=stored.planned, scaling=scaling, last_scale=stored.last_scale),
+    )
+    return told if (tuned := judged.get("PathTuned")) is None else replace(told, tuned=tuned)

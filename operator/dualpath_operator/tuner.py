@@ -5,15 +5,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from dualpath_api.report import ControlReport, NicClasses, SideReport, TuningReport
 from dualpath_api.spec.paths import PathMode
 from dualpath_api.status import (
-    LastScale,
     NicQuantiles,
     NicsStatus,
-    Pair,
     PathsStatus,
     ReadRates,
     RoleNics,
@@ -22,93 +20,147 @@ from dualpath_api.status import (
 from dualpath_api.units import format_bytes
 from dualpath_operator.findings import Judgement
 from dualpath_operator.model import Cluster
-from dualpath_policy import Retuned, RetuneKnobs, SideTraffic, Traffic, TuneReason, Tuning, next_tuning
+from dualpath_operator.sizing import Fleet, Signs, Sized, size
+from dualpath_policy import RetuneKnobs, SideTraffic, Traffic, TuneReason, Tuning, next_tuning
 
 _NEVER = Judgement(status=None, reason="NoTelemetry", message="no report of the gateway yet")
 _HELD = {TuneReason.STALE, TuneReason.ONE_SIDED}
+_FIXED = "Fixed"
+
+RETURN_S = 15.0
+"""Engines that are gone for less are taken for reconnecting: a gateway that was restarted is joined anew."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Told:
-    """What the loop says: figures for the status, and what to set."""
+    """What the loop says: figures for the status, and what to set. Times are of the caller's clock."""
 
     tuned: Judgement = _NEVER
-    scaling: Judgement | None = None
+    sized: Sized = field(default_factory=Sized)
     paths: PathsStatus = field(default_factory=PathsStatus)
     nics: NicsStatus = field(default_factory=NicsStatus)
-    planned: Pair | None = None
-    last_scale: LastScale | None = None
     tuning: TuningReport | None = None
-    engines: tuple[str, ...] = ()  # incarnations that were there
-    changed_at: float | None = None  # clock at which they came or went
+    stepped_at: float | None = None  # of the newest step; None: none yet in this mode
+    engines: tuple[str, ...] | None = None  # incarnations that were there; None: never heard of any
+    whole_at: float = 0.0  # all of them were there
+    changed_at: float | None = None  # they came or went
+    active_at: float | None = None  # a request was seen
+    prompt_tokens: int = -1  # then
 
     def differs(self, before: Told) -> bool:
-        """Whether a status would say something else."""
-        return (self.tuned, self.scaling, self.paths, self.nics, self.planned) != (
-            before.tuned,
-            before.scaling,
-            before.paths,
-            before.nics,
-            before.planned,
-        )
+        """Whether a status would say something else; messages are told along with something else."""
+        return _news(self) != _news(before)
+
+
+def _news(told: Told) -> tuple[object, ...]:
+    scaling = told.sized.scaling
+    judged = [(one.status, one.reason) for one in (told.tuned, scaling) if one is not None]
+    return (judged, told.paths, told.nics, told.sized.planned)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Moment:
-    """When a step is made: the age of the report, a clock, and the time of day."""
+    """When a step is made. `age_s` is of the report, or how long one has been asked for in vain."""
 
-    age_s: float | None
+    age_s: float
     clock: float
     iso: str
+    fresh: bool = True  # the report has come just now
+    fleet: Fleet | None = None
+    problem: str = ""  # why there is no newer report
 
 
 def step(cluster: Cluster, report: ControlReport | None, before: Told, moment: Moment) -> Told:
     """The next state of the loop."""
     policy = cluster.spec.path_policy
-    present = report.engines if report is not None else ()
-    engines = tuple(sorted(e.id + e.incarnation for e in present)) if report is not None else before.engines
-    changed_at = moment.clock if engines != before.engines else before.changed_at
-    share = before.paths.decode_share_permille
-    observed = None
+    whole, told = _seen(report, before, moment)
+    tuned_mode = policy.retune.enabled and policy.mode in {PathMode.AUTO, PathMode.SPLIT}
+    told = _tune(cluster, report, told, moment, whole) if tuned_mode else _fix(cluster, told)
+    share = told.paths.decode_share_permille
     if report is not None and report.read.recent_decode_share is not None:
-        observed = round(1000 * report.read.recent_decode_share)
-    retuned = None
-    if policy.retune.enabled and policy.mode in {PathMode.AUTO, PathMode.SPLIT}:
-        retuned = _retune(cluster, report, before, moment, changed_at)
-    if retuned is None:
-        tuned = Judgement(status=True, reason="Fixed", message=f"mode {policy.mode} is not tuned")
-        share = ShareStatus(target=_fixed_target(policy.mode), observed=observed, reason="Fixed")
-        tuning = _fixed(cluster)
-    else:
-        tuned = Judgement(
-            status=retuned.reason not in _HELD, reason=str(retuned.reason), message=retuned.message
-        )
-        moved = retuned.share_permille != share.target
-        share = ShareStatus(
-            target=retuned.share_permille,
-            observed=observed,
-            last_tune_time=moment.iso if moved else share.last_tune_time,
-            reason=str(retuned.reason),
-        )
-        tuning = _as_report(retuned.tuning)
-    return Told(
-        tuned=tuned,
-        scaling=before.scaling,
-        paths=_paths(share, report, tuning, before),
+        share = share.model_copy(update={"observed": _within(1000 * report.read.recent_decode_share)})
+    return replace(
+        told,
+        paths=_paths(share, report, policy.mode, before),
         nics=before.nics if report is None else _nics(report),
-        planned=before.planned,
-        last_scale=before.last_scale,
-        tuning=tuning,
-        engines=engines,
-        changed_at=changed_at,
+        sized=size(cluster, report, moment.fleet, before.sized, _signs(told, moment)),
     )
 
 
-def _retune(
-    cluster: Cluster, report: ControlReport | None, before: Told, moment: Moment, changed_at: float | None
-) -> Retuned:
+def _seen(report: ControlReport | None, before: Told, moment: Moment) -> tuple[bool, Told]:
+    """Who is there and whether requests are; False while engines that were there may still come back."""
+    if report is None or not moment.fresh:
+        return False, before
+    clock, told = moment.clock, before
+    busy = report.queue.waiting + report.queue.running > 0 or report.prompt_tokens != before.prompt_tokens
+    if busy or before.active_at is None:
+        told = replace(told, active_at=clock, prompt_tokens=report.prompt_tokens)
+    now = tuple(sorted(f"{engine.id} {engine.incarnation}" for engine in report.engines))
+    if before.engines is None or now == before.engines:
+        return True, replace(told, engines=now, whole_at=clock)
+    if set(now) < set(before.engines) and clock - before.whole_at < RETURN_S:
+        return False, told
+    return True, replace(told, engines=now, whole_at=clock, changed_at=clock)
+
+
+def _signs(told: Told, moment: Moment) -> Signs:
+    return Signs(
+        age_s=moment.age_s,
+        idle_s=0.0 if told.active_at is None else moment.clock - told.active_at,
+        settled_s=float("inf") if told.changed_at is None else moment.clock - told.changed_at,
+        iso=moment.iso,
+    )
+
+
+def _fix(cluster: Cluster, told: Told) -> Told:
+    """A mode that is not tuned."""
+    mode = cluster.spec.path_policy.mode
+    share = ShareStatus(
+        target=_fixed_target(mode), observed=told.paths.decode_share_permille.observed, reason=_FIXED
+    )
+    return replace(
+        told,
+        tuned=Judgement(status=True, reason=_FIXED, message=f"mode {mode} is not tuned"),
+        tuning=_fixed(cluster),
+        stepped_at=None,
+        paths=told.paths.model_copy(update={"decode_share_permille": share}),
+    )
+
+
+def _tune(cluster: Cluster, report: ControlReport | None, told: Told, moment: Moment, whole: bool) -> Told:
+    """One step an interval, and only by what is new; what is set follows the spec's bounds at once."""
+    retune, share = cluster.spec.path_policy.retune, told.paths.decode_share_permille
+    if share.reason == _FIXED:  # another mode until now: its share says nothing
+        share, told = ShareStatus(observed=share.observed), replace(told, tuned=_NEVER)
+    stale = moment.age_s > retune.stale_after
+    due = told.stepped_at is None or moment.clock - told.stepped_at >= retune.interval
+    if report is None and (told.tuned.status is None or not stale):
+        return told
+    stepping = stale or (moment.fresh and whole and due)
+    target = share.target
+    if not stepping and target is None:
+        return told
+    traffic = _traffic_of(report, told, moment) if stepping and report is not None else None
+    bias = report.tuning.bias_tokens if report is not None else 0
+    bias = bias if told.tuning is None else told.tuning.bias_tokens
+    found = next_tuning(traffic, share_permille=target, bias_tokens=bias, knobs=_knobs(cluster))
+    if stepping:
+        message = f"{found.message} ({moment.problem})" if moment.problem else found.message
+        judged = Judgement(status=found.reason not in _HELD, reason=str(found.reason), message=message)
+        told = replace(told, tuned=judged, stepped_at=None if stale else moment.clock)
+    share = ShareStatus(
+        target=found.share_permille,
+        observed=share.observed,
+        last_tune_time=moment.iso if found.share_permille != target else share.last_tune_time,
+        reason=told.tuned.reason,
+    )
+    paths = told.paths.model_copy(update={"decode_share_permille": share})
+    return replace(told, tuning=_as_report(found.tuning), paths=paths)
+
+
+def _knobs(cluster: Cluster) -> RetuneKnobs:
     policy = cluster.spec.path_policy
-    knobs = RetuneKnobs(
+    return RetuneKnobs(
         path_policy=policy.mode,
         interval_s=policy.retune.interval,
         max_step_permille=policy.retune.max_step_permille,
@@ -119,21 +171,19 @@ def _retune(
         initial_permille=policy.decode_share.initial_permille,
         block_tokens=cluster.spec.kv.block_tokens,
     )
-    traffic = None
-    if report is not None and moment.age_s is not None:
-        sides = report.sides
-        ages = [a for a in (sides.prefill.sample_age_s, sides.decode.sample_age_s) if a is not None]
-        rates = [r for r in (sides.prefill.read_bytes_per_s, sides.decode.read_bytes_per_s) if r is not None]
-        traffic = Traffic(
-            prefill=_traffic(sides.prefill),
-            decode=_traffic(sides.decode),
-            read_bytes_per_s=sum(rates),
-            age_s=moment.age_s + max(ages, default=0.0),
-            since_change_s=float("inf") if changed_at is None else moment.clock - changed_at,
-        )
-    bias = report.tuning.bias_tokens if report is not None else 0
-    target = before.paths.decode_share_permille.target
-    return next_tuning(traffic, share_permille=target, bias_tokens=bias, knobs=knobs)
+
+
+def _traffic_of(report: ControlReport, told: Told, moment: Moment) -> Traffic:
+    sides = report.sides
+    ages = [a for a in (sides.prefill.sample_age_s, sides.decode.sample_age_s) if a is not None]
+    rates = [r for r in (sides.prefill.read_bytes_per_s, sides.decode.read_bytes_per_s) if r is not None]
+    return Traffic(
+        prefill=_traffic(sides.prefill),
+        decode=_traffic(sides.decode),
+        read_bytes_per_s=sum(rates),
+        age_s=moment.age_s + max(ages, default=0.0),
+        since_change_s=float("inf") if told.changed_at is None else moment.clock - told.changed_at,
+    )
 
 
 def _traffic(side: SideReport) -> SideTraffic:
@@ -165,26 +215,30 @@ def _as_report(tuning: Tuning) -> TuningReport:
     )
 
 
-def _paths(
-    share: ShareStatus, report: ControlReport | None, tuning: TuningReport, before: Told
-) -> PathsStatus:
+def _paths(share: ShareStatus, report: ControlReport | None, mode: PathMode, before: Told) -> PathsStatus:
     if report is None:
-        return before.paths.model_copy(update={"mode": tuning.path_policy, "decode_share_permille": share})
+        return before.paths.model_copy(update={"mode": mode.value, "decode_share_permille": share})
     sides = report.sides
+    hit = report.recent_hit_permille
     return PathsStatus(
-        mode=tuning.path_policy,
+        mode=mode.value,
         decode_share_permille=share,
         read_bytes_per_second=ReadRates(
             prefill_side=_rounded(sides.prefill.read_bytes_per_s),
             decode_side=_rounded(sides.decode.read_bytes_per_s),
         ),
-        kv_hit_permille=report.recent_hit_permille,
+        kv_hit_permille=None if hit is None else _within(hit),
     )
+
+
+def _within(permille: float) -> int:
+    """A share from elsewhere: one that cannot be must not break a status."""
+    return min(1000, max(0, round(permille)))
 
 
 def _rounded(rate: float | None) -> str:
     """Bytes/s to whole mebibytes: a status is no place for noise."""
-    return format_bytes(round((rate or 0.0) / (1 << 20)) << 20)
+    return format_bytes(max(0, round((rate or 0.0) / (1 << 20)) << 20))
 
 
 def _nics(report: ControlReport) -> NicsStatus:
@@ -194,13 +248,13 @@ def _nics(report: ControlReport) -> NicsStatus:
         prefill=_role_nics(sides.prefill.nics),
         decode=_role_nics(sides.decode.nics),
         storage_p95=f"{hottest / 10:.0f}%" if hottest else "",
-        reporting_replicas=sides.prefill.reporting_engines + sides.decode.reporting_engines,
+        reporting_replicas=max(0, sides.prefill.reporting_engines + sides.decode.reporting_engines),
     )
 
 
 def _role_nics(classes: NicClasses) -> RoleNics:
     def quantiles(p50: int | None, p95: int | None) -> NicQuantiles | None:
-        return None if p95 is None else NicQuantiles(p50_permille=p50 or 0, p95_permille=p95)
+        return None if p95 is None else NicQuantiles(p50_permille=max(0, p50 or 0), p95_permille=max(0, p95))
 
     return RoleNics(
         storage=quantiles(classes.storage.p50_permille, classes.storage.p95_permille),

@@ -85,7 +85,7 @@ def _values(index: Index | None, key: ClusterKey) -> Iterable[Any]:
 
 
 def _being_deleted(pod: PodView) -> PodView:
-    return replace(pod, deletion="9999-12-31T23:59:59+00:00")
+    return replace(pod, deletion="9000-01-01T00:00:00+00:00")  # its grace ends some time from now
 
 
 def intent_of(obj: Mapping[str, Any]) -> str:
