@@ -10,9 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from dualpath_api.spec.fabric import Attachment, FabricMode, FabricSpec
-from dualpath_operator import names
 from dualpath_operator.desired.common import digest
-from dualpath_operator.model import Cluster, Object
+from dualpath_operator.model import Object
 
 NETWORKS = "k8s.v1.cni.cncf.io/networks"
 _INTERFACES = {"storage": "snic", "compute": "cnic"}
@@ -70,11 +69,6 @@ def resource_claims(owner: str, fields: PodFields) -> Object:
         for claim, spec in fields.claim_specs.items()
     ]
     return {"resourceClaims": claims} if claims else {}
-
-
-def claim_owner(cluster: Cluster, role: str) -> str:
-    """First part of the names of a role's claim templates."""
-    return names.group(cluster.name, role)
 
 
 # ---------------------------------------------------------------- the modes

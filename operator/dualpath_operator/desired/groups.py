@@ -8,6 +8,7 @@ from dualpath_api.cluster import GROUP, VERSION
 from dualpath_operator import names
 from dualpath_operator.desired import engine
 from dualpath_operator.desired.common import metadata
+from dualpath_operator.desired.replica import role_spec
 from dualpath_operator.model import Cluster, Object
 
 
@@ -57,7 +58,7 @@ def headless_services(cluster: Cluster) -> list[Object]:
             },
         }
         for role in names.ROLES
-        if engine.role_spec(cluster, role).parallelism.nodes > 1
+        if role_spec(cluster, role).parallelism.nodes > 1
     ]
 
 
@@ -72,7 +73,7 @@ def disruption_budgets(cluster: Cluster) -> Iterator[Object]:
     The API server counts what is wanted by the groups' /scale, in replicas. So a budget covers one Pod of
     each replica: the first node's, and where replicas span nodes, one budget more for each further node.
     """
-    roles = [engine.role_spec(cluster, role) for role in names.ROLES]
+    roles = [role_spec(cluster, role) for role in names.ROLES]
     for node in range(max(role.parallelism.nodes for role in roles)):
         yield {
             "apiVersion": "policy/v1",

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from dualpath_operator import names
-from dualpath_operator.desired import commands, engine, fabric, gateway
+from dualpath_operator.desired import commands, fabric, gateway
 from dualpath_operator.desired.common import filled, metadata, selector
+from dualpath_operator.desired.ranks import port_name
+from dualpath_operator.desired.replica import role_spec
 from dualpath_operator.model import HTTP_ROUTE, INFERENCE_POOL, POD_MONITOR, Cluster, Object, Surroundings
 
 _EVERYTHING = "cluster"
@@ -41,8 +43,8 @@ def network_objects(cluster: Cluster, around: Surroundings) -> Iterator[Object]:
 
 
 def _metrics_ports(cluster: Cluster) -> list[str]:
-    ranks = max(engine.role_spec(cluster, role).parallelism.data for role in names.ROLES)
-    return [engine.port_name(rank) for rank in range(ranks)]
+    ranks = max(role_spec(cluster, role).parallelism.data for role in names.ROLES)
+    return [port_name(rank) for rank in range(ranks)]
 
 
 def _policy(cluster: Cluster) -> Object:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dualpath_operator import names
-from dualpath_operator.desired import engine
 from dualpath_operator.desired.common import digest, metadata
 from dualpath_operator.desired.config import as_text, engine_config
+from dualpath_operator.desired.engine import rendered
+from dualpath_operator.desired.replica import Place
 from dualpath_operator.model import Cluster, Object, Surroundings
 
 _ANY = "00000000"
@@ -18,11 +19,14 @@ def revision_of(cluster: Cluster, around: Surroundings) -> str:
     The drain's deadline is left out though it sets a Pod's grace period: changing it must not restart
     engines, it holds for Pods that are made afterwards.
     """
+    places = [
+        Place(cluster=cluster, around=around, role=role, revision=_ANY, index=0) for role in names.ROLES
+    ]
     return digest(
         {
             "config": engine_config(cluster),
-            "pods": [engine.rendered(cluster, around, role, _ANY, 0, 0) for role in names.ROLES],
-            "nodes": [engine.role_spec(cluster, role).parallelism.nodes for role in names.ROLES],
+            "pods": [rendered(place) for place in places],
+            "nodes": [place.nodes for place in places],
             "restart": cluster.spec.restart.id,
         },
         8,
