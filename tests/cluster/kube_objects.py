@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from kube_api import Kube, Object
+from kube_api import ApiError, Kube, Object
 from operator_process import OperatorProcess
 from waiting import until
 
@@ -22,6 +22,7 @@ def install_definitions(kube: Kube) -> None:
         for body in kube.apply_yaml(file.read_text()):
             name = body["metadata"]["name"]
             until(partial(_established, kube, name), 60, what=f"the definition {name}")
+            until(partial(_served, kube, name), 60, what=f"the objects of {name}")
 
 
 def pod(name: str, namespace: str, **spec: Any) -> Object:
@@ -59,3 +60,14 @@ def has_condition(kube: Kube, namespace: str, name: str, status: str, kind: str 
 def _established(kube: Kube, name: str) -> bool:
     body = kube.get("customresourcedefinitions.apiextensions.k8s.io", name)
     return condition_of(body, "Established") == "True"
+
+
+def _served(kube: Kube, name: str) -> bool:
+    """Established is not all: until its watch cache is filled, the API server answers 404 or 429."""
+    try:
+        path = kube.resource(name).path()
+        return "items" in kube.request("GET", path, query={"resourceVersion": "0"})
+    except ApiError as error:
+        if error.code not in (404, 429):
+            raise
+        return False
