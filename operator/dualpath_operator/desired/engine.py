@@ -10,8 +10,8 @@ from dualpath_operator.desired import commands, fabric, processes, ranks, storag
 from dualpath_operator.desired.common import filled, owned_by, stamped
 from dualpath_operator.desired.merge import merge_pod_template
 from dualpath_operator.desired.owned import OUR_CONTAINER
+from dualpath_operator.desired.place import Place, nics
 from dualpath_operator.desired.placement import affinity
-from dualpath_operator.desired.replica import Place, nics
 from dualpath_operator.model import ADMITTED, Cluster, Object, Surroundings
 
 DRAIN_MARGIN_S = 30

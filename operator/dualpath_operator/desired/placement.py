@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dualpath_operator import names
-from dualpath_operator.desired.replica import Place
+from dualpath_operator.desired.place import Place
 from dualpath_operator.model import Object
 
 _HOST = "kubernetes.io/hostname"

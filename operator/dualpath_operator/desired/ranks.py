@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dualpath_operator.desired import commands, config, fabric, processes, weights
 from dualpath_operator.desired.common import cpu_millis, cpu_quantity, filled, memory_shares, shares
-from dualpath_operator.desired.replica import Place
+from dualpath_operator.desired.place import Place
 from dualpath_operator.model import Cluster, Object
 
 

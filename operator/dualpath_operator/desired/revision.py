@@ -6,7 +6,7 @@ from dualpath_operator import names
 from dualpath_operator.desired.common import digest, metadata
 from dualpath_operator.desired.config import as_text, engine_config
 from dualpath_operator.desired.engine import rendered
-from dualpath_operator.desired.replica import Place
+from dualpath_operator.desired.place import Place
 from dualpath_operator.model import Cluster, Object, Surroundings
 
 _ANY = "00000000"
