@@ -30,7 +30,7 @@ def nic_panel(nic_class: str, about: str) -> Panel:
         highest=1,
         queries=one(
             f'dualpath_nic_utilization_ratio{{{CLUSTER},nic_class="{nic_class}"}}',
-            "{{role}} p{{quantile}}",
+            "{{role}} quantile {{quantile}}",
         ),
     )
 
