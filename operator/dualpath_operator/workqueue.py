@@ -22,7 +22,7 @@ class WorkQueue(Generic[K]):
         self._waiting: set[K] = set()  # in _ready
         self._working: set[K] = set()
         self._again: set[K] = set()  # added while worked on
-        self._timers: dict[K, asyncio.TimerHandle] = {}
+        self._timers: dict[K, tuple[float, asyncio.Handle]] = {}  # and when they are due
 
     def __len__(self) -> int:
         return len(self._waiting) + len(self._timers) + len(self._working)
@@ -33,18 +33,17 @@ class WorkQueue(Generic[K]):
             return
         loop = asyncio.get_running_loop()
         delay = self._settle_s if after_s is None else after_s
-        timer = self._timers.get(key)
-        if timer is not None:
-            if timer.when() <= loop.time() + delay:
+        due = loop.time() + delay
+        if (planned := self._timers.get(key)) is not None:
+            if planned[0] <= due:
                 return
-            timer.cancel()
-        self._timers[key] = loop.call_later(delay, self._due, key)
+            planned[1].cancel()
+        self._timers[key] = (due, loop.call_later(delay, self._due, key))
 
     def forget(self, key: K) -> None:
         """Drop what was planned for a key."""
-        timer = self._timers.pop(key, None)
-        if timer is not None:
-            timer.cancel()
+        if (planned := self._timers.pop(key, None)) is not None:
+            planned[1].cancel()
         self._again.discard(key)
 
     def _due(self, key: K) -> None:
