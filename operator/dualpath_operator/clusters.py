@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from dualpath_api.cluster import GROUP, VERSION
 from dualpath_api.errors import DualPathError
 from dualpath_api.loading import build_cluster
-from dualpath_operator.desired import template_problems
+from dualpath_operator.desired import check_pod_templates
 from dualpath_operator.memory import Memory
 from dualpath_operator.model import FINALIZER, Cluster
 from dualpath_operator.views import ClusterKey
@@ -28,8 +28,7 @@ def read_cluster(key: ClusterKey, view: ClusterView, memory: Memory) -> tuple[Cl
         }
         try:
             spec = build_cluster(data, source=f"{key[0]}/{key[1]}").spec
-            if problems := template_problems(spec):
-                raise problems[0]
+            check_pod_templates(spec)
             memory.spec = spec
         except (DualPathError, ValidationError) as error:
             memory.problem = " ".join(str(error).split())

@@ -22,14 +22,15 @@ from dualpath_api.cluster import ClusterSpec
 from dualpath_api.errors import DualPathError, SpecError
 from dualpath_api.loading import build_cluster
 from dualpath_operator import metrics
-from dualpath_operator.desired import template_problems
+from dualpath_operator.desired import check_pod_templates
 from dualpath_operator.judgements import balance_of
 from dualpath_operator.model import FINALIZER
 from dualpath_operator.settings import WebhookSettings
 
 log = logging.getLogger(__name__)
 
-RELOAD_S = 30.0
+RELOAD_S = 1.0
+"""Between two looks at the times of the certificate's files."""
 
 
 def validate(request: dict[str, Any]) -> dict[str, Any]:
@@ -43,8 +44,7 @@ def validate(request: dict[str, Any]) -> dict[str, Any]:
         return {"allowed": True}  # finalizers and labels can be changed whatever the spec says
     try:
         spec = _spec_of(obj)
-        if problems := template_problems(spec):
-            raise problems[0]
+        check_pod_templates(spec)
     except (DualPathError, ValidationError) as error:
         metrics.DENIALS.labels("spec").inc()
         return {"allowed": False, "status": {"code": 422, "reason": "Invalid", "message": str(error)}}
@@ -126,6 +126,8 @@ def _load(context: ssl.SSLContext, folder: Path) -> tuple[int, int]:
     certificate, key = folder / "tls.crt", folder / "tls.key"
     try:
         stamp = (certificate.stat().st_mtime_ns, key.stat().st_mtime_ns)
+        # tried elsewhere first: a key that does not match would leave the serving context without one
+        ssl.create_default_context(ssl.Purpose.CLIENT_AUTH).load_cert_chain(certificate, key)
         context.load_cert_chain(certificate, key)
     except (OSError, ssl.SSLError) as error:
         raise SpecError(
