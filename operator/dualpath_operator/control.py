@@ -76,7 +76,8 @@ class Control:
                 raise GatewayAbsentError(str(error)) from error
             raise GatewaySilentError(str(error)) from error
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            raise GatewaySilentError(f"{url}: {error or type(error).__name__}") from error
+            told = f"no answer within {TIMEOUT_S:g} s" if isinstance(error, TimeoutError) else str(error)
+            raise GatewaySilentError(f"{url}: {told or type(error).__name__}") from error
         if status == 404 and "/engines/" in url:
             return b""  # the engine is not connected: nothing to ask of it
         if status in {401, 403}:

@@ -56,7 +56,7 @@ class Side:
     cluster: Cluster
     token: str = "secret"
     pods: list[PodView] = field(default_factory=list)
-    fleet: Fleet = Fleet(ready={"prefill": 1, "decode": 1})
+    fleet: Fleet = field(default_factory=lambda: Fleet(ready={"prefill": 1, "decode": 1}))
     woken: int = 0
     planned: list[float] = field(default_factory=list)  # visits asked for, after so many seconds
     now: float = 1000.0
