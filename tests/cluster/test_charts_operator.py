@@ -37,9 +37,14 @@ def release(request: pytest.FixtureRequest, kube: Kube, namespace: str) -> Itera
 
 
 def settings_here(objects: list[Object]) -> Any:
-    """The chart's settings, but for the ports: those of a Pod are not free on this machine."""
+    """The chart's settings, but for what only a Pod has: its ports, and names of services."""
     settings = yaml.safe_load(settings_file(objects))
-    return {key: value for key, value in settings.items() if key not in ("http", "webhook")}
+    settings = {key: value for key, value in settings.items() if key not in ("http", "webhook")}
+    return {**settings, "gatewayUrl": "http://127.0.0.1:9"}
+
+
+def is_engine(pod: Object) -> bool:
+    return "dualpath.io/role" in pod["metadata"]["labels"]
 
 
 @pytest.mark.usefixtures("definitions")
@@ -56,12 +61,7 @@ def test_the_operator_makes_repairs_and_removes_a_cluster_with_the_rights_of_its
     body = cluster("c", namespace)
     body["spec"]["storage"] |= {"retention": "Delete"}
     kube.create(body)
-    until(
-        lambda: (
-            len(names(kube, "pods", namespace, lambda pod: "role" in str(pod["metadata"]["labels"]))) >= 2
-        ),
-        90,
-    )
+    until(lambda: len(names(kube, "pods", namespace, is_engine)) == 2, 90)
     until(lambda: kube.find("deployments.apps", "c-gateway", namespace), 90)
     kube.delete("services", "c", namespace)
     until(lambda: kube.find("services", "c", namespace), 60, what="the service to be made again")
