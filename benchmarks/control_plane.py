@@ -56,7 +56,10 @@ class Bench:
     def __init__(self, plane: ControlPlane, folder: Path) -> None:
         self.plane = plane
         self.kube = plane.kube
-        settings = {"gatewayUrl": "http://127.0.0.1:9", "leaderElection": {"leaseDuration": "15s"}}
+        settings = {
+            "gatewayUrl": "http://127.0.0.1:9",
+            "leaderElection": {"leaseDuration": "15s", "renewDeadline": "10s", "retryPeriod": "2s"},
+        }
         self.operator = OperatorProcess(folder, plane.admin, settings, env={"POD_NAME": "bench-operator"})
         self._audited = 0
 

@@ -11,7 +11,7 @@ from dualpath_operator.kinds import BY_NAME, ENGINE_GROUP
 from dualpath_operator.kube import Api, KubeError
 from dualpath_operator.memory import Memory
 from dualpath_operator.model import MANAGER, Key, Object, key_of
-from dualpath_operator.plan import Apply, ObjectPlan
+from dualpath_operator.plan import Apply, ObjectPlan, outlives
 from dualpath_operator.views import ObjectView
 from dualpath_operator.world import intent_of
 
@@ -54,19 +54,23 @@ class Applier:
     async def _free(self, obj: Object, owner: str) -> bool:
         """Whether a name is free, or taken by an object of ours that no watch has told about yet."""
         meta = obj["metadata"]
-        found = await self._api.get(BY_NAME[obj["kind"]], meta["namespace"], meta["name"])
+        found = await self._api.get(BY_NAME[obj["kind"]], meta["namespace"], meta["name"], cached=True)
         if found is None:
             return True
         owners = found["metadata"].get("ownerReferences", ())
         controller = next((ref["uid"] for ref in owners if ref.get("controller")), "")
-        if not meta.get("ownerReferences"):
-            ours = found["metadata"].get("labels", {}).get("app.kubernetes.io/managed-by") == MANAGER
-            return controller in {"", owner} and ours
+        if not controller and outlives(obj):
+            return bool(found["metadata"].get("labels", {}).get("app.kubernetes.io/managed-by") == MANAGER)
         return bool(controller == owner)
 
     async def _apply(self, apply: Apply, key: Key, done: Applied, memory: Memory) -> bool:
         try:
-            made = await self._api.apply(apply.obj)
+            try:
+                made = await self._api.apply(apply.obj)
+            except KubeError as error:
+                if not (apply.drift and error.status == 422):
+                    raise
+                made = await self._replace(apply.obj)
         except KubeError as error:
             metrics.APPLIES.labels(key.kind, "error").inc()
             if error.transient or error.status in {401, 403}:
@@ -80,6 +84,15 @@ class Applier:
             metrics.DRIFT.labels(key.kind).inc()
             done.drifted.append((key, apply.drift))
         return True
+
+    async def _replace(self, obj: Object) -> Object:
+        """Put what we render in place of what is there.
+
+        An apply merges lists by key: an item that somebody gave another key stays beside ours, and the two
+        may not be valid together. A merge patch replaces lists.
+        """
+        kind, meta = BY_NAME[obj["kind"]], obj["metadata"]
+        return await self._api.merge(kind, meta["namespace"], meta["name"], obj)
 
     async def _prune(self, prunes: Sequence[ObjectView]) -> None:
         for view in prunes:

@@ -12,8 +12,7 @@ from dualpath_api.loading import build_cluster
 from dualpath_operator.desired import check_pod_templates
 from dualpath_operator.memory import Memory
 from dualpath_operator.model import FINALIZER, Cluster
-from dualpath_operator.views import ClusterKey
-from dualpath_operator.world import ClusterView
+from dualpath_operator.views import ClusterKey, ClusterView
 
 
 def read_cluster(key: ClusterKey, view: ClusterView, memory: Memory) -> tuple[Cluster | None, str]:

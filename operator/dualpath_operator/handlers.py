@@ -1,75 +1,41 @@
-"""What kopf is told: which objects to watch, what to keep of each, which cluster to look at after an event.
+"""What kopf is told: which objects to watch, and that their events go into the world and wake their cluster.
 
-Indexes and events only. kopf fills all indexes before the first event handler runs, so the first pass sees
-everything; handlers that react to differences (on.create and the like) would lose what happened meanwhile.
+Event handlers only. Handlers that react to differences (on.create and the like) lose what happened while they
+failed, and daemons would have kopf hold objects by a finalizer of its own. Nor are kopf's indexes used:
+all objects would have to pass through them before the first handler runs, seconds after each restart.
+`sight` fills the world from lists instead, before the watches begin.
 """
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import kopf
 
-from dualpath_operator.kinds import CHILDREN, CLUSTER, POD, Kind
-from dualpath_operator.model import MANAGER
-from dualpath_operator.names import CLUSTER_LABEL
+from dualpath_operator.kinds import CLUSTER, Kind
 from dualpath_operator.settings import Settings
-from dualpath_operator.views import ClusterKey, cluster_of, object_view, pod_view
-from dualpath_operator.world import ClusterView, World
-
-OURS = f"app.kubernetes.io/managed-by={MANAGER},{CLUSTER_LABEL}"
+from dualpath_operator.views import ClusterKey
+from dualpath_operator.world import World
 
 
 def register(
-    registry: kopf.OperatorRegistry,
-    world: World,
-    optional: Iterable[Kind],
-    wake: Callable[[ClusterKey], None],
+    registry: kopf.OperatorRegistry, world: World, kinds: Iterable[Kind], wake: Callable[[ClusterKey], None]
 ) -> None:
-    """Register all handlers. `wake` plans a pass over a cluster."""
+    """Register the handler for all kinds. `wake` plans a pass over a cluster."""
 
-    async def clusters(body: kopf.Body, **_: Any) -> dict[ClusterKey, ClusterView]:
-        return {(body["metadata"]["namespace"], body["metadata"]["name"]): cluster_view(body)}
+    async def told(event: kopf.RawEvent, **_: Any) -> None:
+        body: dict[str, Any] = dict(event["object"])
+        if event["type"] == "DELETED":
+            meta = body["metadata"]
+            key = world.remove(body["kind"], meta["namespace"], meta["name"], meta["uid"])
+        else:
+            key = world.put(body)
+        if key is not None:
+            wake(key)
 
-    async def pods(body: kopf.Body, **_: Any) -> dict[ClusterKey, Any] | None:
-        view = pod_view(body)
-        return None if view is None else {cluster_of(body): view}
-
-    async def objects(body: kopf.Body, **_: Any) -> dict[ClusterKey, Any]:
-        return {cluster_of(body): object_view(body)}
-
-    async def cluster_event(**event: Any) -> None:
-        world.bind(clusters=event["clusters"], pods=event["pods"], objects=event["objects"])
-        wake((event["namespace"], event["name"]))
-
-    async def child_event(**event: Any) -> None:
-        world.bind(clusters=event["clusters"], pods=event["pods"], objects=event["objects"])
-        wake(cluster_of(event["body"]))
-
-    watched = [kind for kind in (*CHILDREN, *optional) if kind.watched]
-    kopf.index(*_selector(CLUSTER), id="clusters", registry=registry)(clusters)
-    kopf.on.event(*_selector(CLUSTER), id="cluster", registry=registry)(cluster_event)
-    kopf.index(*_selector(POD), id="pods", registry=registry)(pods)
-    kopf.on.event(*_selector(POD), id="pod", registry=registry)(child_event)
-    for kind in watched:
-        kopf.index(*_selector(kind), id="objects", registry=registry)(objects)
-        kopf.on.event(*_selector(kind), id="object", registry=registry)(child_event)
-
-
-def cluster_view(body: kopf.Body) -> ClusterView:
-    """What is kept of a cluster."""
-    meta = body["metadata"]
-    return ClusterView(
-        uid=meta["uid"],
-        version=meta["resourceVersion"],
-        generation=meta["generation"],
-        deleting="deletionTimestamp" in meta,
-        finalizers=tuple(meta.get("finalizers", ())),
-        spec=json.dumps(dict(body).get("spec") or {}).encode(),
-        status=json.dumps(dict(body).get("status") or {}).encode(),
-    )
+    for kind in kinds:
+        kopf.on.event(kind.group, kind.version, kind.plural, registry=registry)(told)
 
 
 class NoDiffs(kopf.DiffBaseStorage):
@@ -106,7 +72,7 @@ class NoProgress(kopf.ProgressStorage):
         return essence
 
 
-def kopf_settings(settings: Settings, optional: Iterable[Kind]) -> kopf.OperatorSettings:
+def kopf_settings(settings: Settings, kinds: Iterable[Kind]) -> kopf.OperatorSettings:
     """Our kopf: no scanning for kinds and namespaces, no peering, no posting, watches that cannot hang."""
     found = kopf.OperatorSettings()
     found.scanning.disabled = True  # kinds are known, and namespaced operators may not list them
@@ -119,14 +85,15 @@ def kopf_settings(settings: Settings, optional: Iterable[Kind]) -> kopf.Operator
     found.watching.connect_timeout = 15
     found.networking.request_timeout = 30
     found.queueing.idle_timeout = 1.0
-    for kind in (POD, *CHILDREN, *optional):
-        if kind.watched:
-            found.watching.label_selectors[_resource(kind)] = OURS
+    for kind in kinds:
+        if kind.labels:
+            found.watching.label_selectors[_resource(kind)] = kind.labels
     return found
 
 
-def _selector(kind: Kind) -> tuple[str, str, str]:
-    return (kind.group, kind.version, kind.plural)
+def watched_kinds(children: Iterable[Kind]) -> list[Kind]:
+    """The clusters first, then what belongs to them."""
+    return [CLUSTER, *(kind for kind in children if kind.watched)]
 
 
 def _resource(kind: Kind) -> Any:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from urllib.parse import quote
 
 from dualpath_api.cluster import GROUP, VERSION
+from dualpath_operator.model import MANAGER
+from dualpath_operator.names import CLUSTER_LABEL, ROLE_LABEL
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +19,7 @@ class Kind:
     name: str
     plural: str
     watched: bool = True  # Secrets are only read by name
+    labels: str = ""  # selector of those that are ours
 
     @property
     def api_version(self) -> str:
@@ -36,14 +39,16 @@ class Kind:
         return f"{root}{scope}/{'/'.join(steps)}"
 
 
+OURS = f"app.kubernetes.io/managed-by={MANAGER},{CLUSTER_LABEL}"
+
 CLUSTER = Kind(GROUP, VERSION, "DualPathCluster", "dualpathclusters")
-ENGINE_GROUP = Kind(GROUP, VERSION, "DualPathEngineGroup", "dualpathenginegroups")
-POD = Kind("", "v1", "Pod", "pods")
+ENGINE_GROUP = Kind(GROUP, VERSION, "DualPathEngineGroup", "dualpathenginegroups", labels=OURS)
+POD = Kind("", "v1", "Pod", "pods", labels=f"{OURS},{ROLE_LABEL}")
 SECRET = Kind("", "v1", "Secret", "secrets", watched=False)
 EVENT = Kind("", "v1", "Event", "events", watched=False)
-DEPLOYMENT = Kind("apps", "v1", "Deployment", "deployments")
-STATEFUL_SET = Kind("apps", "v1", "StatefulSet", "statefulsets")
-CLAIM = Kind("", "v1", "PersistentVolumeClaim", "persistentvolumeclaims")
+DEPLOYMENT = Kind("apps", "v1", "Deployment", "deployments", labels=OURS)
+STATEFUL_SET = Kind("apps", "v1", "StatefulSet", "statefulsets", labels=OURS)
+CLAIM = Kind("", "v1", "PersistentVolumeClaim", "persistentvolumeclaims", labels=OURS)
 
 CHILDREN = (
     ENGINE_GROUP,
@@ -51,19 +56,19 @@ CHILDREN = (
     STATEFUL_SET,
     CLAIM,
     SECRET,
-    Kind("", "v1", "Service", "services"),
-    Kind("", "v1", "ConfigMap", "configmaps"),
-    Kind("", "v1", "ServiceAccount", "serviceaccounts"),
-    Kind("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets"),
-    Kind("networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies"),
+    Kind("", "v1", "Service", "services", labels=OURS),
+    Kind("", "v1", "ConfigMap", "configmaps", labels=OURS),
+    Kind("", "v1", "ServiceAccount", "serviceaccounts", labels=OURS),
+    Kind("policy", "v1", "PodDisruptionBudget", "poddisruptionbudgets", labels=OURS),
+    Kind("networking.k8s.io", "v1", "NetworkPolicy", "networkpolicies", labels=OURS),
 )
 """What every API server knows and a cluster may have, beside Pods."""
 
 OPTIONAL = (
-    Kind("resource.k8s.io", "v1", "ResourceClaimTemplate", "resourceclaimtemplates"),
-    Kind("monitoring.coreos.com", "v1", "PodMonitor", "podmonitors"),
-    Kind("gateway.networking.k8s.io", "v1", "HTTPRoute", "httproutes"),
-    Kind("inference.networking.k8s.io", "v1", "InferencePool", "inferencepools"),
+    Kind("resource.k8s.io", "v1", "ResourceClaimTemplate", "resourceclaimtemplates", labels=OURS),
+    Kind("monitoring.coreos.com", "v1", "PodMonitor", "podmonitors", labels=OURS),
+    Kind("gateway.networking.k8s.io", "v1", "HTTPRoute", "httproutes", labels=OURS),
+    Kind("inference.networking.k8s.io", "v1", "InferencePool", "inferencepools", labels=OURS),
 )
 """What the API server is asked about at start."""
 

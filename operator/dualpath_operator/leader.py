@@ -40,25 +40,46 @@ class Lease:
         self._clock = clock
         self._seen: tuple[str, str] = ("", "")  # holder and renew time
         self._seen_at = 0.0
+        self._version = ""  # of the Lease as this candidate wrote it last
+        self.taken = False  # somebody else was seen to hold it
 
     async def hold(self) -> bool:
         """Take or renew the Lease; False when somebody else holds it. Raises KubeError."""
+        if self._version and await self._renewed():
+            return True
         found = await self._api.get(LEASE, self._namespace, self._settings.name)
         if found is None:
             return await self._create()
         spec = found.get("spec", {})
         holder = spec.get("holderIdentity") or ""
         if holder not in {"", self._identity} and not self._expired(holder, spec):
+            self.taken = True
             return False
         body = self._spec(taken=holder != self._identity, transitions=int(spec.get("leaseTransitions") or 0))
         body["metadata"] = {"resourceVersion": found["metadata"]["resourceVersion"]}
         try:
-            await self._api.merge(LEASE, self._namespace, self._settings.name, body)
+            self._wrote(await self._api.merge(LEASE, self._namespace, self._settings.name, body))
         except KubeError as error:
             if error.status == 409:
                 return False
             raise
         return True
+
+    async def _renewed(self) -> bool:
+        """Renew what nobody else has touched, in one call."""
+        body = self._spec(taken=False, transitions=0)
+        body["metadata"] = {"resourceVersion": self._version}
+        try:
+            self._wrote(await self._api.merge(LEASE, self._namespace, self._settings.name, body))
+        except KubeError as error:
+            self._version = ""
+            if error.status in {404, 409}:
+                return False
+            raise
+        return True
+
+    def _wrote(self, lease: dict[str, Any]) -> None:
+        self._version = str(lease["metadata"]["resourceVersion"])
 
     async def give_back(self) -> None:
         """Let another candidate lead at once; only said, not needed."""
@@ -83,7 +104,7 @@ class Lease:
         meta = {"name": self._settings.name, "namespace": self._namespace}
         lease = {"apiVersion": LEASE.api_version, "kind": LEASE.name, "metadata": meta}
         try:
-            await self._api.create({**lease, **self._spec(taken=True, transitions=0)})
+            self._wrote(await self._api.create({**lease, **self._spec(taken=True, transitions=0)}))
         except KubeError as error:
             if error.status == 409:
                 return False
@@ -106,6 +127,7 @@ async def lead(lease: Lease, settings: LeaderElectionSettings, work: Callable[[]
     """Wait for the Lease, then work. True when the work ended by itself, False when the Lease is lost."""
     while not await _tried(lease):  # noqa: ASYNC110 - what is waited for happens on another machine
         await asyncio.sleep(settings.retry_period)
+    lease.taken = False
     metrics.LEADER.set(1)
     log.info("this replica leads")
     working = asyncio.ensure_future(work())
@@ -123,12 +145,24 @@ async def lead(lease: Lease, settings: LeaderElectionSettings, work: Callable[[]
 
 
 async def _renew(lease: Lease, settings: LeaderElectionSettings) -> None:
-    """Renew until that has failed for the renew deadline."""
+    """Renew until that has failed for the renew deadline, or somebody else has the Lease.
+
+    Times count from before a call: whoever waits for the Lease to expire saw it renewed no earlier.
+    """
     renewed = time.monotonic()
-    while time.monotonic() - renewed < settings.renew_deadline:
-        await asyncio.sleep(settings.retry_period)
-        if await _tried(lease):
-            renewed = time.monotonic()
+    while (left := renewed + settings.renew_deadline - time.monotonic()) > 0:
+        await asyncio.sleep(min(left, settings.retry_period))
+        asked = time.monotonic()
+        try:
+            async with asyncio.timeout(renewed + settings.renew_deadline - asked):
+                held = await _tried(lease)
+        except TimeoutError:
+            break
+        if held:
+            renewed = asked
+        elif lease.taken:
+            log.error("somebody else holds the lease")
+            return
     log.error("the lease could not be renewed for %.0f s", settings.renew_deadline)
 
 

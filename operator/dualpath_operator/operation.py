@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 import kopf
 
 from dualpath_operator import metrics
 from dualpath_operator.control import Control
-from dualpath_operator.handlers import kopf_settings, register
-from dualpath_operator.kinds import OPTIONAL, Kind
-from dualpath_operator.kube import Api
+from dualpath_operator.handlers import kopf_settings, register, watched_kinds
+from dualpath_operator.kinds import CHILDREN, OPTIONAL, POD, Kind
+from dualpath_operator.kube import Api, KubeError
 from dualpath_operator.model import Images, Surroundings
 from dualpath_operator.reconcile import Reconciler
 from dualpath_operator.settings import Settings
@@ -28,6 +28,8 @@ SETTLE_S = 0.2
 """Events of one cluster within this time cause one pass."""
 
 VISITORS = 16
+
+RETRY_S = 2.0
 
 
 async def known_kinds(api: Api) -> frozenset[Kind]:
@@ -51,14 +53,18 @@ async def operate(api: Api, settings: Settings, world: World, sight: Sight) -> N
         kinds=frozenset(kind.title for kind in optional),
         operator_namespace=settings.own_namespace(),
     )
+    kinds = watched_kinds((POD, *CHILDREN, *sorted(optional, key=lambda kind: kind.name)))
     passes: WorkQueue[ClusterKey] = WorkQueue(SETTLE_S)
     visits: WorkQueue[ClusterKey] = WorkQueue()
     async with Control() as control:
         telemetry = Telemetry(control, settings.gateway_url, passes.add, visits.add)
         reconciler = Reconciler(api, world, settings, around, telemetry)
+        await _fill(sight, kinds)
+        for key in world.clusters():
+            passes.add(key, 0.0)
         tasks = [
-            asyncio.create_task(_kopf(settings, world, optional, passes), name="kopf"),
-            asyncio.create_task(sight.look(), name="sight"),
+            asyncio.create_task(_kopf(settings, world, kinds, passes), name="kopf"),
+            asyncio.create_task(sight.look(kinds, passes.add), name="sight"),
             asyncio.create_task(_measure(passes), name="measure"),
         ]
         tasks += [asyncio.create_task(passes.work(reconciler.handle)) for _ in range(settings.workers)]
@@ -73,15 +79,25 @@ async def operate(api: Api, settings: Settings, world: World, sight: Sight) -> N
             await asyncio.gather(*tasks, return_exceptions=True)
 
 
+async def _fill(sight: Sight, kinds: Sequence[Kind]) -> None:
+    """The world as it is; waits for kinds that are not installed yet."""
+    while True:
+        try:
+            return await sight.fill(kinds)
+        except KubeError as error:
+            log.warning("not all objects can be listed yet: %s", error)
+            await asyncio.sleep(error.retry_after or RETRY_S)
+
+
 async def _kopf(
-    settings: Settings, world: World, optional: Iterable[Kind], passes: WorkQueue[ClusterKey]
+    settings: Settings, world: World, kinds: Sequence[Kind], passes: WorkQueue[ClusterKey]
 ) -> None:
     registry = kopf.OperatorRegistry()
     kopf.on.login(registry=registry)(_login)
-    register(registry, world, optional, passes.add)
+    register(registry, world, kinds, passes.add)
     await kopf.operator(
         registry=registry,
-        settings=kopf_settings(settings, optional),
+        settings=kopf_settings(settings, kinds),
         standalone=True,
         clusterwide=not settings.watch_namespaces,
         namespaces=settings.watch_namespaces,

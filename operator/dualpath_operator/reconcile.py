@@ -24,10 +24,10 @@ from dualpath_operator.judgements import balance_of, gateway_ready, judge_scalin
 from dualpath_operator.kinds import CLUSTER, ENGINE_GROUP
 from dualpath_operator.kube import Api, KubeError
 from dualpath_operator.memory import Memory
-from dualpath_operator.model import FINALIZER, Cluster, Key, Surroundings
+from dualpath_operator.model import FINALIZER, Cluster, Key, Object, Surroundings
 from dualpath_operator.observe import ReplicaView, replicas_of
 from dualpath_operator.plan import plan_objects
-from dualpath_operator.recorder import event
+from dualpath_operator.recorder import event, retuned
 from dualpath_operator.reporter import Reporter
 from dualpath_operator.rollout import plan as plan_rollout
 from dualpath_operator.rollout_model import Create, Delete, Drain, Plan, Resume, State
@@ -35,9 +35,9 @@ from dualpath_operator.secrets import Secrets
 from dualpath_operator.settings import Settings
 from dualpath_operator.sizing import Fleet
 from dualpath_operator.telemetry import Telemetry
-from dualpath_operator.views import ClusterKey, ObjectView, applied_by_us
+from dualpath_operator.views import ClusterKey, ClusterView, ObjectView, applied_by_us
 from dualpath_operator.wanted import owned_replicas, wanted_replicas, wish_for
-from dualpath_operator.world import ClusterView, World
+from dualpath_operator.world import World
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +94,7 @@ class Reconciler:
         self._clock = clock
         self._applier = Applier(api)
         self._engines = Engines(api, around)
-        self._secrets = Secrets(api)
+        self._secrets = Secrets(api, 0.8 * settings.resync)
         self._reporter = Reporter(api, settings.status_interval)
         self._memories: dict[ClusterKey, Memory] = defaultdict(Memory)
 
@@ -157,6 +157,7 @@ class Reconciler:
             return None
         await self._admit(now)
         self._follow(now)
+        await self._tell_retunes(now)
         told = await self._reporter.report(view, self._findings(now), now.groups, memory)
         return self._next_look(now, told)
 
@@ -170,11 +171,12 @@ class Reconciler:
             for role in names.ROLES
         }
         revision = memory.revision = memory.revision or revision_of(cluster, self._around)
-        wanted = wanted_replicas(cluster, groups, self._telemetry.recall(key, view))
-        nodes = {role: getattr(cluster.spec, role).parallelism.nodes for role in names.ROLES}
+        status = memory.status or json.loads(view.status)
+        before = {role: status.get("roles", {}).get(role, {}).get("desired", 0) for role in names.ROLES}
+        wanted = wanted_replicas(cluster, groups, self._telemetry.recall(key, view), before)
         pods = self._world.pods(key, memory)
         drains = self._telemetry.drains(key, cluster, pods)
-        replicas = tuple(replicas_of(cluster.name, pods, nodes, drains, datetime.now(UTC)))
+        replicas = tuple(replicas_of(cluster.name, pods, drains, datetime.now(UTC)))
         self._telemetry.gone(key, (view.replica.id for view in replicas))
         return Pass(
             cluster=cluster,
@@ -192,9 +194,10 @@ class Reconciler:
 
     async def _apply_objects(self, now: Pass) -> None:
         cluster, memory = now.cluster, now.memory
-        has_token = await self._secrets.ensure(cluster, memory)
+        has_token = await self._secrets.ensure(cluster, memory, self._clock())
         revisions = frozenset({now.revision, *(view.replica.revision for view in now.replicas)})
-        owned = owned_replicas(cluster, now.wanted)
+        missing = [role for role, group in now.groups.items() if group is None]
+        owned = owned_replicas(cluster, now.wanted, missing)
         step = (cluster.generation, now.revision, revisions, tuple(owned.items()))
         versions = {key: view.version for key, view in now.live.items()}
         if step == memory.in_step and versions == {key: seen for key, (seen, _) in memory.in_sync.items()}:
@@ -290,9 +293,18 @@ class Reconciler:
             endpoint=f"http://{cluster.name}.{cluster.namespace}.svc:8000/v1",
         )
 
+    async def _tell_retunes(self, now: Pass) -> None:
+        share = self._telemetry.told(now.key).paths.decode_share_permille
+        now.memory.retuned, news = retuned(now.cluster, share, now.memory.retuned, self._clock())
+        if news is not None:
+            await self._write_event(news)
+
     async def _tell(self, cluster: Cluster, reason: str, message: str, *, warning: bool = False) -> None:
+        await self._write_event(event(cluster, reason, message, warning=warning))
+
+    async def _write_event(self, told: Object) -> None:
         try:
-            await self._api.create(event(cluster, reason, message, warning=warning))
+            await self._api.create(told)
         except KubeError as error:
             log.debug("event not written: %s", error)
 
@@ -300,7 +312,8 @@ class Reconciler:
         """Soon, when the status waits to be written; else at the resync, spread over time."""
         if not told:
             return max(0.5, now.memory.status_at + self._settings.status_interval - self._clock())
-        if not now.plan.complete:
+        applied = now.applied
+        if not now.plan.complete or applied.clashes or applied.refused or now.refusals:
             return min(WATCHFUL_S, self._settings.resync)
         return self._settings.resync * (0.9 + 0.2 * (hash(now.key) % 100) / 100)
 

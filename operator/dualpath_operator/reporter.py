@@ -19,9 +19,8 @@ from dualpath_operator.memory import Memory
 from dualpath_operator.model import Cluster, Object
 from dualpath_operator.recorder import edges
 from dualpath_operator.status import build_status, edge, moved, printed
-from dualpath_operator.views import ClusterKey, ObjectView
+from dualpath_operator.views import ClusterKey, ClusterView, ObjectView
 from dualpath_operator.wanted import role_spec
-from dualpath_operator.world import ClusterView
 
 log = logging.getLogger(__name__)
 
@@ -95,6 +94,7 @@ class Reporter:
         for role in names.ROLES:
             group = groups.get(role)
             if group is None:
+                memory.group_status.pop(role, None)  # the next one of that name has none yet
                 settled = False
                 continue
             figures = getattr(status.roles, role)

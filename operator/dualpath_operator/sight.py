@@ -1,8 +1,9 @@
-"""Whether the watches still see: what they told is compared with what the API server lists.
+"""Lists: the world before the watches begin, and the proof that the watches still see.
 
 A watch can go silent without an error; a probe that only asks whether the process runs stays green then. So
-the leader lists the clusters now and then, versions only. An object that is newer in two lists in a row than
-in the index was missed.
+what the API server lists, versions only, is compared with the world now and then. What is not listed any more
+is forgotten. What is newer in two lists in a row than in the world was missed: the operator is blind, and has
+to start anew.
 """
 
 from __future__ import annotations
@@ -10,29 +11,32 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from dualpath_operator import metrics
-from dualpath_operator.kinds import CLUSTER
+from dualpath_operator.kinds import Kind
 from dualpath_operator.kube import Api, KubeError
-from dualpath_operator.world import World
+from dualpath_operator.views import ClusterKey
+from dualpath_operator.world import Place, World
 
 log = logging.getLogger(__name__)
 
-EVERY_S = 60.0
-BLIND_AFTER_S = 300.0
+FIRST_S, EVERY_S = 30.0, 120.0
+"""The first look comes soon: what went between the lists and the watches is only found by it."""
+
+BLIND_AFTER_S = 600.0
 """Also the time that the API server may be unreachable before a restart is tried."""
 
 
 class Sight:
-    """Looks at the watches of one leader."""
+    """Looks with lists, for one leader."""
 
     def __init__(self, api: Api, world: World, namespaces: Iterable[str]) -> None:
         self._api = api
         self._world = world
         self._namespaces: tuple[str | None, ...] = tuple(namespaces) or (None,)
         self._proven_at: float | None = None
-        self._suspects: dict[tuple[str, str], str] = {}
+        self._suspects: dict[Place, str] = {}
 
     def problem(self) -> str:
         """Why the watches cannot be trusted; empty when they can, or when nothing has been looked at yet."""
@@ -42,32 +46,58 @@ class Sight:
         metrics.HEARTBEAT_AGE.set(age)
         return f"the watches were not proven for {age:.0f} s" if age > BLIND_AFTER_S else ""
 
-    async def look(self) -> None:
-        """Look regularly, until cancelled."""
+    async def fill(self, kinds: Sequence[Kind]) -> None:
+        """Take up all that exists. Raises KubeError."""
+
+        async def take(kind: Kind, namespace: str | None) -> None:
+            for item in await self._api.list(kind, namespace, labels=kind.labels):
+                self._world.put({"kind": kind.name, **item})
+
+        await asyncio.gather(*(take(kind, namespace) for kind in kinds for namespace in self._namespaces))
         self._proven_at = time.monotonic()
+
+    async def look(self, kinds: Sequence[Kind], wake: Callable[[ClusterKey], None]) -> None:
+        """Look regularly, until cancelled."""
+        await asyncio.sleep(FIRST_S)
         while True:
-            await asyncio.sleep(EVERY_S)
             try:
-                await self.look_once()
+                await self.look_once(kinds, wake)
             except KubeError as error:
                 log.warning("the watches cannot be checked: %s", error)
+            await asyncio.sleep(EVERY_S)
 
-    async def look_once(self) -> None:
+    async def look_once(self, kinds: Sequence[Kind], wake: Callable[[ClusterKey], None]) -> None:
         """One comparison."""
-        newer: dict[tuple[str, str], str] = {}
-        for namespace in self._namespaces:
-            for item in await self._api.list(CLUSTER, namespace, metadata_only=True):
-                meta = item["metadata"]
-                key = (meta["namespace"], meta["name"])
-                seen = self._world.cluster(key)
-                if seen is None or int(seen.version) < int(meta["resourceVersion"]):
-                    newer[key] = meta["resourceVersion"]
-        missed = {key for key, version in newer.items() if self._suspects.get(key) == version}
+        newer: dict[Place, str] = {}
+        for kind in kinds:
+            for namespace in self._namespaces:
+                newer |= await self._compare(kind, namespace, wake)
+        missed = {place for place, version in newer.items() if self._suspects.get(place) == version}
         self._suspects = newer
         if missed:
-            log.error(
-                "the watches missed changes of %s", ", ".join("/".join(key) for key in sorted(missed)[:5])
-            )
+            told = ", ".join("/".join(place) for place in sorted(missed)[:5])
+            log.error("the watches missed changes of %s", told)
         else:
             self._proven_at = time.monotonic()
         self.problem()
+
+    async def _compare(
+        self, kind: Kind, namespace: str | None, wake: Callable[[ClusterKey], None]
+    ) -> dict[Place, str]:
+        """Forget what is gone; what is newer than the world."""
+        before = self._world.versions(kind.name, namespace)
+        listed = await self._api.list(kind, namespace, labels=kind.labels, metadata_only=True)
+        found = {
+            (kind.name, item["metadata"]["namespace"], item["metadata"]["name"]): item["metadata"]
+            for item in listed
+        }
+        for place, (uid, _) in before.items():
+            if found.get(place, {}).get("uid") != uid and (key := self._world.remove(*place, uid)):
+                log.info("%s was gone unnoticed", "/".join(place))
+                wake(key)
+        now = self._world.versions(kind.name, namespace)
+        return {
+            place: meta["resourceVersion"]
+            for place, meta in found.items()
+            if int(now.get(place, ("", "0"))[1]) < int(meta["resourceVersion"])
+        }

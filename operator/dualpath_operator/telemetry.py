@@ -28,8 +28,7 @@ from dualpath_operator.model import Cluster
 from dualpath_operator.observe import Drains, ReplicaView
 from dualpath_operator.sizing import Fleet, Sized
 from dualpath_operator.tuner import Moment, Told, step
-from dualpath_operator.views import ClusterKey, PodView
-from dualpath_operator.world import ClusterView
+from dualpath_operator.views import ClusterKey, ClusterView, PodView
 
 log = logging.getLogger(__name__)
 

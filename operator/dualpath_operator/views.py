@@ -17,11 +17,25 @@ _UNWATCHED = ("status", "metadata", "apiVersion", "kind")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ClusterView:
+    """A DualPathCluster as watched."""
+
+    uid: str
+    version: str
+    generation: int
+    deleting: bool
+    finalizers: tuple[str, ...]
+    spec: bytes  # JSON
+    status: bytes  # JSON
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PodView:
     """An engine Pod."""
 
     name: str
     uid: str
+    version: str = "0"  # resourceVersion
     role: str
     revision: str
     index: int
@@ -36,6 +50,7 @@ class PodView:
     deletion: str = ""  # when its grace ends or ended, in ISO form; empty: it is not being deleted
     gpus: int = 0
     owner: str = ""
+    nodes: int = 1  # Pods of its replica
     problem: str = ""  # why it does not start, in the kubelet's words
 
     @property
@@ -64,6 +79,23 @@ class ObjectView:
         return dict(json.loads(self.content))
 
 
+View = ClusterView | PodView | ObjectView
+
+
+def cluster_view(body: Mapping[str, Any]) -> ClusterView:
+    """The view of a cluster."""
+    meta = body["metadata"]
+    return ClusterView(
+        uid=meta["uid"],
+        version=meta["resourceVersion"],
+        generation=meta["generation"],
+        deleting="deletionTimestamp" in meta,
+        finalizers=tuple(meta.get("finalizers", ())),
+        spec=json.dumps(body.get("spec") or {}).encode(),
+        status=json.dumps(body.get("status") or {}).encode(),
+    )
+
+
 def cluster_of(body: Mapping[str, Any]) -> ClusterKey:
     """The cluster that a child belongs to, by its label."""
     meta = body["metadata"]
@@ -80,6 +112,7 @@ def pod_view(body: Mapping[str, Any]) -> PodView | None:
     return PodView(
         name=meta["name"],
         uid=meta["uid"],
+        version=meta["resourceVersion"],
         role=labels[names.ROLE_LABEL],
         revision=labels.get(names.REVISION_LABEL, ""),
         index=_number(labels.get(names.REPLICA_LABEL)),
@@ -94,6 +127,7 @@ def pod_view(body: Mapping[str, Any]) -> PodView | None:
         deletion=meta.get("deletionTimestamp", ""),
         gpus=_number(meta.get("annotations", {}).get(names.GPUS)),
         owner=_controller(meta),
+        nodes=_nodes(spec),
         problem=_problem(status),
     )
 
@@ -148,6 +182,13 @@ def applied_by_us(view: ObjectView) -> bool:
 
 def _number(text: str | None) -> int:
     return int(text) if text is not None and text.isdigit() else 0
+
+
+def _nodes(spec: Mapping[str, Any]) -> int:
+    """Pods of the replica, as its engine was told: the cluster's spec may have changed since."""
+    variables = (entry for container in spec.get("containers", ()) for entry in container.get("env", ()))
+    told = next((entry.get("value") for entry in variables if entry["name"] == "DUALPATH_NODES"), None)
+    return max(1, _number(told))
 
 
 def _problem(status: Mapping[str, Any]) -> str:

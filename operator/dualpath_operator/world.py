@@ -1,87 +1,130 @@
-"""The live objects as the watches tell them. kopf fills it; the passes read it."""
+"""The live objects, as lists and watches tell them: views by cluster. The passes read it and never wait for it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
 
+from dualpath_operator.kinds import CLUSTER, POD
 from dualpath_operator.memory import Memory
 from dualpath_operator.model import INTENT, Key
-from dualpath_operator.views import ClusterKey, ObjectView, PodView
+from dualpath_operator.views import (
+    ClusterKey,
+    ClusterView,
+    ObjectView,
+    PodView,
+    View,
+    cluster_of,
+    cluster_view,
+    object_view,
+    pod_view,
+)
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ClusterView:
-    """A DualPathCluster as watched."""
-
-    uid: str
-    version: str
-    generation: int
-    deleting: bool
-    finalizers: tuple[str, ...]
-    spec: bytes  # JSON
-    status: bytes  # JSON
-
-
-class Index(Protocol):
-    """An index of kopf: a key to the values of all objects that have it."""
-
-    def get(self, key: Any, default: Any = None) -> Any:
-        """The values, or the default."""
-
-    def __iter__(self) -> Any:
-        """All keys."""
+Place = tuple[str, str, str]
+"""(kind, namespace, name)."""
 
 
 class World:
-    """Read access to the indexes, with what was written but not yet told laid over it."""
+    """All views. Newer ones replace older ones, whoever tells them."""
 
     def __init__(self) -> None:
-        self._clusters: Index | None = None
-        self._pods: Index | None = None
-        self._objects: Index | None = None
+        self._clusters: dict[ClusterKey, ClusterView] = {}
+        self._pods: dict[ClusterKey, dict[str, PodView]] = defaultdict(dict)
+        self._objects: dict[ClusterKey, dict[Key, ObjectView]] = defaultdict(dict)
+        self._places: dict[Place, tuple[ClusterKey, View]] = {}
 
-    def bind(self, *, clusters: Index, pods: Index, objects: Index) -> None:
-        """Take the indexes; kopf hands them to handlers only."""
-        self._clusters, self._pods, self._objects = clusters, pods, objects
+    # ------------------------------------------------------------ writing
 
-    @property
-    def bound(self) -> bool:
-        """False before the first event."""
-        return self._clusters is not None
+    def put(self, body: Mapping[str, Any]) -> ClusterKey | None:
+        """Take up an object as it is now; the cluster it belongs to, or None when that was known already."""
+        view = _view(body)
+        if view is None:
+            return None
+        meta = body["metadata"]
+        place: Place = (body["kind"], meta["namespace"], meta["name"])
+        known = self._places.get(place)
+        if known is not None and int(known[1].version) >= int(view.version):
+            return None
+        if known is not None:
+            self._drop(place, known)
+        key = (meta["namespace"], meta["name"]) if isinstance(view, ClusterView) else cluster_of(body)
+        self._places[place] = (key, view)
+        if isinstance(view, ClusterView):
+            self._clusters[key] = view
+        elif isinstance(view, PodView):
+            self._pods[key][view.name] = view
+        else:
+            self._objects[key][view.key] = view
+        return key
+
+    def remove(self, kind: str, namespace: str, name: str, uid: str) -> ClusterKey | None:
+        """Forget an object; its cluster, or None when another object has that name by now."""
+        place = (kind, namespace, name)
+        known = self._places.get(place)
+        if known is None or known[1].uid != uid:
+            return None
+        self._drop(place, known)
+        return known[0]
+
+    def _drop(self, place: Place, known: tuple[ClusterKey, View]) -> None:
+        key, view = known
+        del self._places[place]
+        if isinstance(view, ClusterView):
+            del self._clusters[key]
+        elif isinstance(view, PodView):
+            del self._pods[key][view.name]
+            if not self._pods[key]:
+                del self._pods[key]
+        else:
+            del self._objects[key][view.key]
+            if not self._objects[key]:
+                del self._objects[key]
+
+    # ------------------------------------------------------------ reading
 
     def clusters(self) -> list[ClusterKey]:
         """All clusters."""
-        return list(self._clusters) if self._clusters is not None else []
+        return list(self._clusters)
 
     def cluster(self, key: ClusterKey) -> ClusterView | None:
         """One cluster, or None when it is gone."""
-        return next(iter(_values(self._clusters, key)), None)
+        return self._clusters.get(key)
+
+    def versions(self, kind: str, namespace: str | None) -> dict[Place, tuple[str, str]]:
+        """What is known of a kind, as (uid, resourceVersion)."""
+        return {
+            place: (view.uid, view.version)
+            for place, (_, view) in self._places.items()
+            if place[0] == kind and namespace in (None, place[1])
+        }
 
     def pods(self, key: ClusterKey, memory: Memory) -> list[PodView]:
-        """The engine Pods of a cluster, also those just made, without those just deleted and gone."""
-        seen: list[PodView] = list(_values(self._pods, key))
-        names = {pod.name for pod in seen}
-        memory.created = {name: entry for name, entry in memory.created.items() if name not in names}
+        """The engine Pods of a cluster, also those just made; those just deleted are marked."""
+        seen = self._pods.get(key, {})
+        memory.created = {name: entry for name, entry in memory.created.items() if name not in seen}
         marked = [
-            pod if pod.deletion or pod.uid not in memory.deleted else _being_deleted(pod) for pod in seen
+            pod if pod.deletion or pod.uid not in memory.deleted else _being_deleted(pod)
+            for pod in seen.values()
         ]
         return [*marked, *(view for view, _ in memory.created.values())]
 
     def objects(self, key: ClusterKey, memory: Memory) -> dict[Key, ObjectView]:
-        """The other children of a cluster, also in the form just applied."""
-        seen: dict[Key, ObjectView] = {view.key: view for view in _values(self._objects, key)}
+        """The other children of a cluster."""
+        seen = self._objects.get(key, {})
         memory.applied = {
             applied: entry
             for applied, entry in memory.applied.items()
             if applied not in seen or seen[applied].intent != entry[0]
         }
-        return seen
+        return dict(seen)
 
 
-def _values(index: Index | None, key: ClusterKey) -> Iterable[Any]:
-    return () if index is None else index.get(key, ())
+def _view(body: Mapping[str, Any]) -> View | None:
+    if body["kind"] == CLUSTER.name:
+        return cluster_view(body)
+    return pod_view(body) if body["kind"] == POD.name else object_view(body)
 
 
 def _being_deleted(pod: PodView) -> PodView:
