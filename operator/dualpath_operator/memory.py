@@ -24,6 +24,7 @@ class Memory:
     revision: str = ""  # of that generation
     in_step: tuple[object, ...] = ()  # what the objects were last found right for
     token: str = ""
+    token_at: float = -1e9  # clock at which its Secret was last known to be there
     in_sync: dict[Key, tuple[str, str]] = field(default_factory=dict)
     applied: dict[Key, tuple[str, float]] = field(default_factory=dict)  # intent and clock
     created: dict[str, tuple[PodView, float]] = field(default_factory=dict)  # Pods by name
@@ -34,6 +35,7 @@ class Memory:
     group_status_at: float = -1e9
     group_status: dict[str, dict[str, Any]] = field(default_factory=dict)  # by role
     failures: int = 0  # passes in a row
+    retuned: tuple[int, float] | None = None  # target told last in an event, and when
     progress: tuple[object, ...] = ()
     events: dict[str, str] = field(default_factory=dict)  # condition type -> reason told last
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -40,25 +40,21 @@ class Drains:
     )  # replicas that may go: their deadline is over, or there is no scheduler
 
 
-def replicas_of(
-    cluster: str, pods: Iterable[PodView], nodes: Mapping[str, int], drains: Drains, now: datetime
-) -> list[ReplicaView]:
-    """All replicas; `nodes` is how many Pods one of the role has by the current spec."""
+def replicas_of(cluster: str, pods: Iterable[PodView], drains: Drains, now: datetime) -> list[ReplicaView]:
+    """All replicas."""
     grouped: dict[tuple[str, str, int], list[PodView]] = defaultdict(list)
     for pod in pods:
         grouped[pod.replica].append(pod)
     return [
-        _replica_view(cluster, sorted(members, key=lambda p: p.node_index), nodes, drains, now)
+        _replica_view(cluster, sorted(members, key=lambda p: p.node_index), drains, now)
         for _, members in sorted(grouped.items())
     ]
 
 
-def _replica_view(
-    cluster: str, pods: list[PodView], nodes: Mapping[str, int], drains: Drains, now: datetime
-) -> ReplicaView:
+def _replica_view(cluster: str, pods: list[PodView], drains: Drains, now: datetime) -> ReplicaView:
     first = pods[0]
     name = names.replica(cluster, first.role, first.revision, first.index)
-    whole = len(pods) >= nodes.get(first.role, 1)
+    whole = len(pods) >= first.nodes
     admitted_before = any(pod.admitted is not None for pod in pods)
     terminating = any(pod.deletion for pod in pods)
     state = state_of(

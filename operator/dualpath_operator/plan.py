@@ -6,6 +6,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from dualpath_operator.drift import differences
+from dualpath_operator.kinds import CLAIM
 from dualpath_operator.model import INTENT, Key, Object, key_of
 from dualpath_operator.views import ObjectView
 
@@ -53,10 +54,14 @@ def plan_objects(
     return plan
 
 
+def outlives(obj: Object) -> bool:
+    """Whether an object may have been left by an earlier cluster, or may be left by this one."""
+    return bool(obj["kind"] == CLAIM.name)
+
+
 def _ours(found: ObjectView, obj: Object, owner: str) -> bool:
-    """Ours by its controller; what outlives the cluster (claims that are retained) has none."""
-    has_owner = bool(obj["metadata"].get("ownerReferences"))
-    return found.owner == owner if has_owner else found.owner in {"", owner}
+    """Ours by its controller; claims that outlived a cluster have none, and are taken up again."""
+    return found.owner == owner or (not found.owner and outlives(obj))
 
 
 def _compare(plan: ObjectPlan, obj: Object, found: ObjectView, known: Mapping[Key, tuple[str, str]]) -> None:

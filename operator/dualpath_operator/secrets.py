@@ -16,17 +16,23 @@ from dualpath_operator.model import Cluster, Object
 class Secrets:
     """Reads and makes Secrets."""
 
-    def __init__(self, api: Api) -> None:
+    def __init__(self, api: Api, look_again_s: float) -> None:
         self._api = api
+        self._look_again_s = look_again_s
 
-    async def ensure(self, cluster: Cluster, memory: Memory) -> bool:
-        """Have the token in memory; False when the Secret's name is taken by somebody else's."""
-        if memory.token:
+    async def ensure(self, cluster: Cluster, memory: Memory, now: float) -> bool:
+        """Have the token in memory; False when the Secret's name is taken by somebody else's.
+
+        Nothing tells of a Secret that is gone, so it is looked at again now and then. It comes back with the
+        token that the gateway and the engines have.
+        """
+        if memory.token and now - memory.token_at < self._look_again_s:
             return True
+        memory.token_at = now
         name = names.control_secret(cluster.name)
         found = await self._api.get(SECRET, cluster.namespace, name)
         if found is None:
-            token = secrets.token_urlsafe(32)
+            token = memory.token or secrets.token_urlsafe(32)
             try:
                 await self._api.create(secret(cluster, token))
             except KubeError as error:

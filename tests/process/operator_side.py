@@ -80,8 +80,7 @@ class Side:
     def replica(self, index: int = 0) -> ReplicaView:
         """A replica as a pass sees it now."""
         drains = self.telemetry.drains(KEY, self.cluster, self.pods)
-        nodes = {"prefill": 1, "decode": 1}
-        return replicas_of("c", self.pods, nodes, drains, datetime.now(UTC))[index]
+        return replicas_of("c", self.pods, drains, datetime.now(UTC))[index]
 
     def admissions(self) -> dict[str, bool]:
         return {pod.name: gate for pod, gate in self.telemetry.admissions(KEY, self.pods)}
