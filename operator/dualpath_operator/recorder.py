@@ -8,10 +8,15 @@ from datetime import UTC, datetime
 from typing import Any
 
 from dualpath_api.cluster import GROUP, VERSION
+from dualpath_api.status import ShareStatus
 from dualpath_operator.model import MANAGER, Cluster, Object
 
 _TOLD = ("Ready", "Stalled", "PathTuned", "FabricReady")
 _GOOD = {("Ready", "True"), ("Stalled", "False"), ("PathTuned", "True"), ("FabricReady", "True")}
+
+RETUNE_STEP_PERMILLE = 20
+RETUNE_EVERY_S = 60.0
+"""A target that moved less, or so soon after the event before, is no news."""
 
 
 def event(cluster: Cluster, reason: str, message: str, *, warning: bool = False) -> Object:
@@ -39,6 +44,24 @@ def event(cluster: Cluster, reason: str, message: str, *, warning: bool = False)
         "lastTimestamp": stamp,
         "count": 1,
     }
+
+
+def retuned(
+    cluster: Cluster, share: ShareStatus, before: tuple[int, float] | None, now: float
+) -> tuple[tuple[int, float] | None, Object | None]:
+    """What to remember as told, and the event to tell: a target that moved far, rarely.
+
+    `before` is the target told last and when, on the clock of `now`; a target at first sight is no news.
+    """
+    if share.target is None:
+        return before, None
+    if before is None:
+        return (share.target, now - RETUNE_EVERY_S), None
+    told, at = before
+    if abs(share.target - told) <= RETUNE_STEP_PERMILLE or now - at < RETUNE_EVERY_S:
+        return before, None
+    message = f"target of the decode side: {told} to {share.target} permille ({share.reason})"
+    return (share.target, now), event(cluster, "RetunedPath", message)
 
 
 def edges(cluster: Cluster, before: Mapping[str, Any], after: Mapping[str, Any]) -> list[Object]:
