@@ -2,6 +2,7 @@
 
 from dualpath_policy.batching import AttentionTime, Chunk, ReadyRequest, next_batch
 from dualpath_policy.bounds import BestShare, Link, NodeShape, PdBounds, best_share, pd_bounds
+from dualpath_policy.demand import Demand, DemandKnobs, DemandReason, Load, Pair, RoleScale, replicas_for
 from dualpath_policy.model import (
     EngineLoad,
     GroupChoice,
@@ -30,18 +31,24 @@ __all__ = [
     "AttentionTime",
     "BestShare",
     "Chunk",
+    "Demand",
+    "DemandKnobs",
+    "DemandReason",
     "EngineLoad",
     "GroupChoice",
     "Limits",
     "Link",
+    "Load",
     "ModeChoice",
     "NodeShape",
+    "Pair",
     "PdBounds",
     "Placement",
     "ReadList",
     "ReadyRequest",
     "RetuneKnobs",
     "Retuned",
+    "RoleScale",
     "SideChoice",
     "SideTraffic",
     "Traffic",
@@ -60,6 +67,7 @@ __all__ = [
     "pd_bounds",
     "place_decode",
     "place_prefill",
+    "replicas_for",
     "shorter_queue",
     "spread_over_groups",
 ]

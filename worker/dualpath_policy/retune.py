@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
+from math import isfinite
 
 from dualpath_api.cluster import PathMode
 from dualpath_policy.model import Tuning
@@ -68,6 +69,13 @@ class Traffic:
     age_s: float = 0.0  # of the figures
     since_change_s: float = float("inf")  # since engines came or went
 
+    @property
+    def known(self) -> bool:
+        """False when a figure is no number: a division by nothing somewhere before."""
+        sides = (self.prefill, self.decode)
+        figures = [x for side in sides for x in (side.bytes_per_s, side.capacity_bytes_per_s)]
+        return all(map(isfinite, (*figures, self.read_bytes_per_s)))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RetuneKnobs:
@@ -118,8 +126,9 @@ def next_tuning(
     knobs = knobs or RetuneKnobs()
     start = _start(traffic, knobs)
     last = start if share_permille is None else share_permille
-    if traffic is None or traffic.age_s > knobs.stale_after_s:
-        why = "there is no report" if traffic is None else f"the report is {traffic.age_s:.0f} s old"
+    if traffic is None or not traffic.known or traffic.age_s > knobs.stale_after_s:
+        known = traffic is not None and traffic.known
+        why = f"the report is {traffic.age_s:.0f} s old" if traffic and known else "there is no usable report"
         return _answer(last, bias_tokens, knobs, TuneReason.STALE, why)
     if capacity_share(traffic) is None:
         why = "the storage NICs of one side have no known capacity"
@@ -136,7 +145,7 @@ def _start(traffic: Traffic | None, knobs: RetuneKnobs) -> int:
     """Where tuning starts: as the spec says, else by the capacities, else in the middle."""
     if knobs.initial_permille is not None:
         return knobs.initial_permille
-    share = capacity_share(traffic) if traffic else None
+    share = capacity_share(traffic) if traffic and traffic.known else None
     return 500 if share is None else round(1000 * share)
 
 

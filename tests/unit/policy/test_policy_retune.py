@@ -53,6 +53,7 @@ def test_a_hot_prefill_side_moves_reads_to_decode_and_the_other_way_round():
     [
         (None, TuneReason.STALE),
         (traffic(0.9, 0.1, age_s=61), TuneReason.STALE),
+        (traffic(float("nan"), 0.1), TuneReason.STALE),
         (traffic(0.9, 0.1, capacity=(100 * GB, 0)), TuneReason.ONE_SIDED),
         (traffic(0.9, 0.1, reads=19 * GB), TuneReason.LOW_TRAFFIC),
         (traffic(0.62, 0.60), TuneReason.WITHIN_DEADBAND),
