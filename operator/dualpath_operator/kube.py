@@ -89,7 +89,7 @@ class Api:
         query = {"resourceVersion": "0"} | ({"labelSelector": labels} if labels else {})
         accept = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1" if metadata_only else ""
         answer = await self.request("GET", kind.path(namespace), query=query, accept=accept)
-        return list(answer.get("items", ()))
+        return list(answer.get("items") or ())  # of metadata, an empty list comes as null
 
     async def kinds(self, api_version: str) -> frozenset[str]:
         """Titles of the kinds of a group and version; empty where the API server has none."""
