@@ -207,7 +207,7 @@ LEADER = (
     ),
     Panel(
         title="Age of the watch heartbeat",
-        about="How long ago the leader's watches showed anything; above 120 s it is blind.",
+        about="How long ago the watches were proven; every 120 s is usual, after 600 s the process ends.",
         unit="s",
         width=12,
         queries=one(f"max by (pod) (dualpath_operator_watch_heartbeat_age_seconds{{{OPERATOR}}})", "{{pod}}"),
