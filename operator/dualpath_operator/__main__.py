@@ -70,19 +70,24 @@ async def run(settings: Settings) -> int:
             log.info("webhooks on port %d", hooks)
         log.info("probes and metrics on port %d", port)
         health.ready = True
-        stopped = asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-        return await _lead_until(stopped, api, settings, sight, world)
+        return await _lead_until(asyncio.Event(), api, settings, sight, world)
 
 
 async def _lead_until(
     stopped: asyncio.Event, api: Api, settings: Settings, sight: Sight, world: World
 ) -> int:
     """Wait to lead, lead, and give the Lease back at a clean stop."""
+
+    def take_signals() -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+
+    take_signals()
     election = settings.leader_election
     lease = Lease(api, election, settings.lease_namespace(), identity())
-    work = asyncio.create_task(lead(lease, election, lambda: operate(api, settings, world, sight)))
+    work = asyncio.create_task(
+        lead(lease, election, lambda: operate(api, settings, world, sight, take_signals))
+    )
     stop = asyncio.create_task(stopped.wait())
     await asyncio.wait({work, stop}, return_when=asyncio.FIRST_COMPLETED)
     for task in (work, stop):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import kopf
 
@@ -41,8 +41,10 @@ async def known_kinds(api: Api) -> frozenset[Kind]:
     return frozenset(found)
 
 
-async def operate(api: Api, settings: Settings, world: World, sight: Sight) -> None:
-    """Reconcile until cancelled, or until SIGTERM: kopf takes that for itself and then returns.
+async def operate(
+    api: Api, settings: Settings, world: World, sight: Sight, take_signals: Callable[[], None]
+) -> None:
+    """Reconcile until cancelled. `take_signals` is called when kopf has taken SIGTERM for itself.
 
     Raises whatever made kopf give up: the process has to start anew then.
     """
@@ -63,7 +65,7 @@ async def operate(api: Api, settings: Settings, world: World, sight: Sight) -> N
         for key in world.clusters():
             passes.add(key, 0.0)
         tasks = [
-            asyncio.create_task(_kopf(settings, world, kinds, passes), name="kopf"),
+            asyncio.create_task(_kopf(settings, world, kinds, passes, take_signals), name="kopf"),
             asyncio.create_task(sight.look(kinds, passes.add), name="sight"),
             asyncio.create_task(_measure(passes), name="measure"),
         ]
@@ -90,18 +92,26 @@ async def _fill(sight: Sight, kinds: Sequence[Kind]) -> None:
 
 
 async def _kopf(
-    settings: Settings, world: World, kinds: Sequence[Kind], passes: WorkQueue[ClusterKey]
+    settings: Settings,
+    world: World,
+    kinds: Sequence[Kind],
+    passes: WorkQueue[ClusterKey],
+    take_signals: Callable[[], None],
 ) -> None:
     registry = kopf.OperatorRegistry()
     kopf.on.login(registry=registry)(_login)
     register(registry, world, kinds, passes.add)
-    await kopf.operator(
+    before = asyncio.all_tasks()
+    tasks = await kopf.spawn_tasks(
         registry=registry,
         settings=kopf_settings(settings, kinds),
         standalone=True,
         clusterwide=not settings.watch_namespaces,
         namespaces=settings.watch_namespaces,
     )
+    # at a signal, kopf would wait 5 s for tasks that are not its own: open connections to the webhooks
+    take_signals()
+    await kopf.run_tasks(tasks, ignored=before)
 
 
 async def _login(**kwargs: object) -> kopf.ConnectionInfo | None:
