@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 import yaml
 
+from dualpath_operator.settings import ImageSettings, LogSettings, Settings
+
 ROOT = Path(__file__).parents[3]
 CHARTS = sorted(path.parent for path in (ROOT / "charts").glob("*/Chart.yaml"))
 
@@ -71,6 +73,16 @@ def test_every_value_is_in_the_schema_and_the_schema_knows_no_other(chart):
     written = {part for path in values for part in parts(path)} | {"global"}
     inside = tuple(f"{path}." for path in values)
     assert sorted(path for path in named - written if not path.startswith(inside)) == []
+
+
+def test_every_setting_of_the_operator_is_a_value_or_the_charts_own():
+    schema = json.loads((ROOT / "charts" / "dualpath-operator" / "values.schema.json").read_text())
+    values = schema["properties"]
+    known = {field.alias for field in Settings.model_fields.values()}
+    own = {"namespace", "http"}  # the Pod's, and what probes and Services rely on
+    assert known == own | set(values["config"]["properties"]) | (known & set(values))
+    for name, section in (("images", ImageSettings), ("log", LogSettings)):
+        assert set(values[name]["properties"]) == {field.alias for field in section.model_fields.values()}
 
 
 @pytest.mark.parametrize("chart", CHARTS, ids=chart_name)
