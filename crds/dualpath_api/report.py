@@ -119,6 +119,7 @@ class QueueReport(Part, frozen=True, kw_only=True):
     waiting: int = 0
     running: int = 0
     oldest_s: float = 0.0  # how long the longest waiting one has waited
+    turned_away: int = 0  # since start, as there were no engines for them
 
 
 class ReadReport(Part, frozen=True, kw_only=True):

@@ -45,6 +45,7 @@ class Signs:
     age_s: float  # of the report
     idle_s: float  # since a request was last seen
     settled_s: float  # since engines came or went
+    wanting: int = 0  # requests that were turned away since the report before
     iso: str
 
 
@@ -105,7 +106,7 @@ def load_of(report: ControlReport, signs: Signs) -> Load:
         prefill=(prefill.busy_permille or 0) / 1000,
         decode=(decode.kv_cache_permille or 0) / 1000,
         storage=busy / link if link > 0 else 0.0,
-        waiting=report.queue.waiting,
+        waiting=report.queue.waiting + signs.wanting,
         idle_s=signs.idle_s,
         age_s=signs.age_s + max(ages),
     )

@@ -46,6 +46,8 @@ class Told:
     changed_at: float | None = None  # they came or went
     active_at: float | None = None  # a request was seen
     prompt_tokens: int = -1  # then
+    turned_away: int | None = None  # requests, since the gateway started; None: never heard of
+    wanting: int = 0  # of them, since the report before
 
     def differs(self, before: Told) -> bool:
         """Whether a status would say something else; messages are told along with something else."""
@@ -92,7 +94,10 @@ def _seen(report: ControlReport | None, before: Told, moment: Moment) -> tuple[b
     if report is None or not moment.fresh:
         return False, before
     clock, told = moment.clock, before
-    busy = report.queue.waiting + report.queue.running > 0 or report.prompt_tokens != before.prompt_tokens
+    queue, known = report.queue, before.turned_away
+    wanting = 0 if known is None else queue.turned_away - (known if known <= queue.turned_away else 0)
+    told = replace(told, turned_away=queue.turned_away, wanting=wanting)
+    busy = queue.waiting + queue.running + wanting > 0 or report.prompt_tokens != before.prompt_tokens
     if busy or before.active_at is None:
         told = replace(told, active_at=clock, prompt_tokens=report.prompt_tokens)
     now = tuple(sorted(f"{engine.id} {engine.incarnation}" for engine in report.engines))
@@ -108,6 +113,7 @@ def _signs(told: Told, moment: Moment) -> Signs:
         age_s=moment.age_s,
         idle_s=0.0 if told.active_at is None else moment.clock - told.active_at,
         settled_s=float("inf") if told.changed_at is None else moment.clock - told.changed_at,
+        wanting=told.wanting,
         iso=moment.iso,
     )
 

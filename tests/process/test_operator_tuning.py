@@ -15,7 +15,8 @@ from gateway_cluster import LINK_BYTES_PER_S, GatewayCluster, Pod, gateway_with_
 from operator_side import INTERVAL_S, KEY, Side, operator_of
 
 from dualpath_api import wire
-from dualpath_operator import control
+from dualpath_operator import control, metrics
+from dualpath_operator.metrics import REGISTRY
 
 P = Pod(name="c-prefill-aaaaaaaa-0", revision="aaaaaaaa", uid="u1", node="n1")
 D = Pod(name="c-decode-aaaaaaaa-0", revision="aaaaaaaa", uid="u2", node="n2")
@@ -215,3 +216,31 @@ async def test_more_engines_start_the_target_anew(gateway):
         await gateway.until(lambda report: report["sides"]["decode"]["storageLinkBytesPerS"] == 50e9)
         await side.visit()
         assert (target(side), reason(side)) == (667, "TopologyChanged")
+
+
+# ---------------------------------------------------------------- metrics
+
+
+def sample(name: str, **labels: str) -> float | None:
+    of = {"namespace": KEY[0], "cluster": KEY[1], **labels}
+    return REGISTRY.get_sample_value(name, of)
+
+
+async def test_dashboards_see_what_the_report_says_and_nothing_of_a_cluster_that_is_gone(gateway):
+    async with operator_of(gateway) as side:
+        await side.visit()
+        await skewed(gateway)
+        await side.visit()
+        hot = {"role": "prefill", "nic_class": "storage", "quantile": "0.95"}
+        assert sample("dualpath_nic_utilization_ratio", **hot) == 0.9
+        assert sample("dualpath_nic_utilization_ratio", **hot | {"nic_class": "compute"}) is None
+        assert sample("dualpath_decode_share_ratio", kind="target") == target(side) / 1000
+        assert sample("dualpath_decode_share_ratio", kind="observed") is None
+        assert sample("dualpath_read_queue_seconds", role="decode") == 0.0
+        assert sample("dualpath_telemetry_age_seconds") == 0.0
+        side.now += 7
+        assert sample("dualpath_telemetry_age_seconds") == 7.0
+        side.telemetry.forget(KEY)
+        metrics.forget_cluster(*KEY)
+        assert sample("dualpath_nic_utilization_ratio", **hot) is None
+        assert sample("dualpath_telemetry_age_seconds") is None

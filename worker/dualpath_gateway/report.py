@@ -43,7 +43,12 @@ def make_report(world: World, now: float) -> ControlReport:
     return ControlReport(
         engines=tuple(engine_report(e, now) for e in sorted(world.engines, key=lambda e: e.name)),
         sides=SidesReport(prefill=_side(world, Role.PREFILL, now), decode=_side(world, Role.DECODE, now)),
-        queue=QueueReport(waiting=len(world.queue), running=running, oldest_s=round(oldest, 3)),
+        queue=QueueReport(
+            waiting=len(world.queue),
+            running=running,
+            oldest_s=round(oldest, 3),
+            turned_away=totals.turned_away,
+        ),
         revisions=tuple(
             RevisionReport(
                 revision=revision.name,

@@ -46,7 +46,7 @@ async def test_the_report_tells_what_was_read_and_by_whom(gateway):
     assert report["read"]["prefillBytes"] == 0
     assert report["read"]["decodeShare"] == report["read"]["recentDecodeShare"] == 1.0
     assert report["sides"]["decode"]["utilisation"] == {"storage": 0.25, "compute": None}
-    assert report["queue"] == {"waiting": 0, "running": 0, "oldestS": 0}
+    assert report["queue"] == {"waiting": 0, "running": 0, "oldestS": 0, "turnedAway": 0}
     assert report["recentHitPermille"] == 492
     assert [engine["state"] for engine in report["engines"]] == ["serving", "serving"]
     assert report["tuning"]["pathPolicy"] == "DecodeOnly"

@@ -57,6 +57,7 @@ class Scheduler:
     def admit(self) -> None:
         """Raises NoEnginesError or QueueFullError where a new request would have no chance."""
         if not self.world.engines.can_serve():
+            self.world.totals.turned_away += 1
             raise NoEnginesError
         if len(self.world.queue) >= self.world.patience.queue_limit:
             raise QueueFullError

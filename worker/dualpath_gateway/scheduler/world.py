@@ -32,6 +32,7 @@ class Totals:
     prefill_read_bytes: int = 0
     decode_read_bytes: int = 0
     lost_blocks: int = 0
+    turned_away: int = 0  # requests, for want of engines
     outcomes: dict[str, int] = field(default_factory=dict)
     attempts: dict[str, int] = field(default_factory=dict)  # by how they ended
     modes: dict[str, int] = field(default_factory=dict)
