@@ -172,7 +172,7 @@ class World:
         ) and all(self.count(wish, State.READY, role=role) == wish.of(role).wanted for role in Role)
 
 
-def run_until_settled(world: World, wish: Wish, most: int = 2000) -> Plan:
+def run_until_settled(world: World, wish: Wish, most: int = 500) -> Plan:
     """Passes and time in turn until the planner says that it is done; fails when it does not come to an end."""
     for _ in range(most):
         answer = world.step(wish)
