@@ -1,9 +1,10 @@
 """Operator benchmark: many clusters of 4 prefill and 6 decode Pods on fake nodes, against a real API server.
 
-Steps: create all and wait until each is Ready; stand idle; kill -9 and start again; roll some to a new revision.
-What is counted are the operator's own writes (from the API server's audit log), its CPU time and memory. The Pods
-are kwok's: they become ready, readiness gates included, as soon as they are scheduled. No gateway answers, as no
-container runs: nothing is tuned, and drains end at once. Run by `make bench-operator`; --write keeps the result.
+Steps: create all and wait until each is Ready; stand idle; kill -9 and start again; roll some to a new
+revision. What is counted are the operator's own writes (from the API server's audit log), its CPU time and
+memory. The Pods are kwok's: they become ready, readiness gates included, as soon as they are scheduled. No
+gateway answers, as no container runs: nothing is tuned, and drains end at once. Run by `make bench-operator`;
+--write keeps the result.
 """
 
 from __future__ import annotations
@@ -123,10 +124,8 @@ class Bench:
         """Upper bound of the bucket that holds a quantile of the passes."""
         total = self.metric("dualpath_operator_reconcile_duration_seconds_count")
         name = "dualpath_operator_reconcile_duration_seconds_bucket"
-        for bound in ("0.005", "0.01", "0.025", "0.05", "0.1", "0.25", "0.5", "1.0", "2.0", "5.0", "10.0", "30.0"):
-            if self.metric(name, le=bound) >= quantile * total:
-                return float(bound)
-        return float("inf")
+        bounds = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0)
+        return next((b for b in bounds if self.metric(name, le=str(b)) >= quantile * total), float("inf"))
 
     def settled(self, names: set[str], revision_not: str = "") -> int:
         """How many of the clusters are Ready for their newest spec."""
@@ -149,18 +148,20 @@ def main() -> int:
     parser.add_argument("--idle", type=float, default=300.0, help="seconds to stand idle")
     parser.add_argument("--write", action="store_true", help=f"write {RESULT.relative_to(ROOT)}")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="dualpath-bench-") as folder:
-        with ControlPlane(Path(folder), set_gates=True) as plane:
-            bench = Bench(plane, Path(folder))
-            bench.prepare()
-            bench.operator.start()
-            try:
-                figures = measure(bench, options.clusters, options.rolled, options.idle)
-            except BaseException:
-                console.print(bench.operator.log.read_text()[-3000:], markup=False)
-                raise
-            finally:
-                bench.operator.stop()
+    with (
+        tempfile.TemporaryDirectory(prefix="dualpath-bench-") as folder,
+        ControlPlane(Path(folder), set_gates=True) as plane,
+    ):
+        bench = Bench(plane, Path(folder))
+        bench.prepare()
+        bench.operator.start()
+        try:
+            figures = measure(bench, options.clusters, options.rolled, options.idle)
+        except BaseException:
+            console.print(bench.operator.log.read_text()[-3000:], markup=False)
+            raise
+        finally:
+            bench.operator.stop()
     return report(figures, options)
 
 
@@ -210,7 +211,7 @@ def quiet(bench: Bench, within_s: float) -> None:
 
 
 def restart(bench: Bench, clusters: int, figures: dict[str, Any]) -> None:
-    """kill -9, start, and see what is done though nothing has changed."""
+    """Kill -9, start, and see what is done though nothing has changed."""
     bench.writes()
     bench.operator.kill()
     began = time.monotonic()
@@ -276,13 +277,14 @@ def report(figures: dict[str, Any], options: argparse.Namespace) -> int:
     for name, measured, unit, wanted in bars:
         good = wanted is None or measured <= wanted
         held &= good
-        table.add_row(name, f"{measured} {unit}", "" if wanted is None else f"{wanted:g} {unit}{'' if good else '  MISSED'}")
+        limit = "" if wanted is None else f"{wanted:g} {unit}"
+        table.add_row(name, f"{measured} {unit}", limit if good else f"{limit}  MISSED")
     Console().print(table)
     if options.write:
         commit = subprocess.run(
             ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
         ).stdout.strip()
-        machine = {"cores": os.cpu_count(), "machine": platform.machine(), "python": platform.python_version()}
+        machine = {"cores": os.cpu_count(), "kind": platform.machine(), "python": platform.python_version()}
         command = "make bench-operator ARGS=--write"
         result = {"commit": commit, "machine": machine, "command": command, **figures}
         RESULT.write_text(json.dumps(result, indent=2) + "\n")

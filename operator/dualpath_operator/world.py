@@ -1,4 +1,4 @@
-"""The live objects, as lists and watches tell them: views by cluster. Passes read it and never wait for it."""
+"""The live objects, as lists and watches tell them: views by cluster. Passes read it, never wait for it."""
 
 from __future__ import annotations
 
