@@ -24,9 +24,13 @@ check: setup ## Lint, format, types, layers, documentation: under a minute
 
 crds: setup ## Write the CustomResourceDefinitions anew
 	@$(PYTHON_OF_VENV) scripts/generate_crds.py
+	@$(PYTHON_OF_VENV) scripts/generate_chart_schema.py
 
 docs: setup ## Write the generated reference pages anew
 	@$(PYTHON_OF_VENV) scripts/generate_docs.py
+	@$(PYTHON_OF_VENV) scripts/generate_chart_docs.py
+	@$(PYTHON_OF_VENV) scripts/generate_dashboards.py
+	@$(PYTHON_OF_VENV) scripts/spec_coverage.py
 
 bench-engine: setup ## Measure the engine against recomputing and transformers
 	@PYTHONPATH=examples $(PYTHON_OF_VENV) benchmarks/engine.py $(ARGS)

@@ -23,6 +23,11 @@ step "layers" lint-imports
 step "sources" python scripts/check_sources.py
 step "generated CRDs" python scripts/generate_crds.py --check
 step "generated pages" python scripts/generate_docs.py --check
+step "chart schema" python scripts/generate_chart_schema.py --check
+step "chart pages" python scripts/generate_chart_docs.py --check
+step "dashboards" python scripts/generate_dashboards.py --check
+step "dashboard lint" python scripts/lint_dashboards.py
+step "spec coverage" python scripts/spec_coverage.py --check
 step "links" python scripts/check_links.py
 
 if [ ${#failed[@]} -gt 0 ]; then
