@@ -34,6 +34,8 @@ def engine_pod(
     place = Place(cluster=cluster, around=around, role=role, revision=revision, index=index, node=node)
     pod = rendered(place)
     pod["metadata"]["ownerReferences"] = owned_by("DualPathEngineGroup", place.group, group_uid)
+    if gpus := place.own.resources.gpus:
+        pod["metadata"].setdefault("annotations", {})[names.GPUS] = str(gpus)
     deadline = math.ceil(cluster.spec.drain.deadline)
     pod["spec"]["terminationGracePeriodSeconds"] = deadline + DRAIN_MARGIN_S
     hook = {"preStop": {"exec": {"command": commands.prestop(deadline)}}}

@@ -122,6 +122,7 @@ def role(name: str) -> None:
         f"{resources}.limits",
         f"{resources}.requests.nvidia.com/gpu",
         f"{resources}.requests.memory",
+        f"{pod} metadata.annotations.dualpath.io/gpus",
         f"{wish}.gpus",
     )
     engines(
