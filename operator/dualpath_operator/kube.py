@@ -85,8 +85,9 @@ class Api:
     async def list(
         self, kind: Kind, namespace: str | None, *, labels: str = "", metadata_only: bool = False
     ) -> list[Object]:
-        """All objects of a kind, from the watch cache."""
-        query = {"resourceVersion": "0"} | ({"labelSelector": labels} if labels else {})
+        """All objects of a kind, from the watch cache; metadata as it is now, as it shows what is gone."""
+        query = {} if metadata_only else {"resourceVersion": "0"}
+        query |= {"labelSelector": labels} if labels else {}
         accept = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1" if metadata_only else ""
         answer = await self.request("GET", kind.path(namespace), query=query, accept=accept)
         return list(answer.get("items") or ())  # of metadata, an empty list comes as null

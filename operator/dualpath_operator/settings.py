@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import socket
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field, StringConstraints, ValidationError
 
 from dualpath_api.errors import SpecError
 from dualpath_api.loading import read_yaml
@@ -15,6 +15,8 @@ from dualpath_api.spec.base import Rule, Section
 from dualpath_api.units import Duration
 
 _SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+
+Namespace = Annotated[str, StringConstraints(pattern=r"^[a-z0-9]([-a-z0-9]*[a-z0-9])?$", max_length=63)]
 
 
 class LeaderElectionSettings(Section):
@@ -78,13 +80,13 @@ class Settings(Section):
     """All settings."""
 
     namespace: str | None = Field(None, description="The operator's own namespace; default: that of its Pod.")
-    watch_namespaces: tuple[str, ...] = Field((), description="Namespaces to serve; none: all.")
+    watch_namespaces: tuple[Namespace, ...] = Field((), description="Namespaces to serve; none: all.")
     leader_election: LeaderElectionSettings = Field(LeaderElectionSettings(), description="Who acts.")
     webhook: WebhookSettings = Field(WebhookSettings(), description="Admission webhooks.")
     http: HttpSettings = Field(HttpSettings(), description="Metrics and probes.")
     images: ImageSettings = Field(ImageSettings(), description="Images of clusters whose spec names none.")
     log: LogSettings = Field(LogSettings(), description="The log.")
-    workers: int = Field(8, ge=1, le=256, description="Clusters that are reconciled at the same time.")
+    workers: int = Field(4, ge=1, le=256, description="Clusters that are reconciled at the same time.")
     resync: Duration = Field(
         600.0, validate_default=True, description="Every cluster is looked at this often."
     )
@@ -128,7 +130,11 @@ def read_settings(path: Path | None) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(step) for step in first["loc"])
-        cause = "there is no such key" if first["type"] == "extra_forbidden" else first["msg"]
+        cause = (
+            "there is no such key"
+            if first["type"] == "extra_forbidden"
+            else first["msg"].removeprefix("Value error, ")
+        )
         raise SpecError(
             f"{path}: {place} is not acceptable", cause=cause, remedy="see docs/reference/configuration.md"
         ) from None
@@ -138,10 +144,12 @@ def read_settings(path: Path | None) -> Settings:
 
 def _check_template(path: Path | None, template: str) -> None:
     try:
-        template.format(name="a", namespace="b")
-    except (KeyError, ValueError, IndexError):
+        filled = template.format(name="a", namespace="b")
+    except (KeyError, ValueError, IndexError, AttributeError):
+        filled = ""
+    if not filled.startswith(("http://", "https://")):
         raise SpecError(
             f"{path}: gatewayUrl is {template!r}",
-            cause="it may hold {name} and {namespace} only",
+            cause="it must be an http URL, and may hold {name} and {namespace} only",
             remedy="for example http://{name}.{namespace}.svc:8000",
         ) from None

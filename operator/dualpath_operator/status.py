@@ -239,9 +239,9 @@ def moved(previous: Any, new: Any, name: str = "") -> bool:
         return any(moved(previous.get(key), new.get(key), str(key)) for key in keys)
     if isinstance(new, list) and isinstance(previous, list):
         return len(new) != len(previous) or any(moved(a, b, name) for a, b in zip(previous, new, strict=True))
-    if name in {"message", "storageP95", "prefillSide", "decodeSide", "sampleAge"}:
+    if name in {"message", "storageP95", "prefillSide", "decodeSide", "lastTuneTime"}:
         return False  # told along with something else
-    gauge = name.endswith("Permille") or name == "observed"
+    gauge = name.endswith("Permille") or name in {"observed", "target"}
     if gauge and isinstance(new, int) and isinstance(previous, int):
         return abs(new - previous) > GAUGE_STEP_PERMILLE
     return bool(previous != new)
