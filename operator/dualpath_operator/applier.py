@@ -11,6 +11,7 @@ from dualpath_operator.kinds import BY_NAME, ENGINE_GROUP
 from dualpath_operator.kube import Api, KubeError
 from dualpath_operator.memory import Memory
 from dualpath_operator.model import MANAGER, Key, Object, key_of
+from dualpath_operator.ownership import as_applied, was_created
 from dualpath_operator.plan import Apply, ObjectPlan, outlives
 from dualpath_operator.views import ObjectView
 from dualpath_operator.world import intent_of
@@ -43,39 +44,23 @@ class Applier:
             key, intent = key_of(apply.obj), intent_of(apply.obj)
             if not apply.drift and memory.applied.get(key, ("", 0.0))[0] == intent:
                 continue
-            if apply.new and not await self._free(apply.obj, owner):
-                done.clashes.append(key)
-                continue
-            if await self._apply(apply, key, done, memory):
+            if await self._carry_out(apply, key, owner, done, memory):
                 memory.applied[key] = (intent, now)
         await self._prune(plan.prunes)
         return done
 
-    async def _free(self, obj: Object, owner: str) -> bool:
-        """Whether a name is free, or taken by an object of ours that no watch has told about yet."""
-        meta = obj["metadata"]
-        found = await self._api.get(BY_NAME[obj["kind"]], meta["namespace"], meta["name"], cached=True)
-        if found is None:
-            return True
-        owners = found["metadata"].get("ownerReferences", ())
-        controller = next((ref["uid"] for ref in owners if ref.get("controller")), "")
-        if not controller and outlives(obj):
-            return bool(found["metadata"].get("labels", {}).get("app.kubernetes.io/managed-by") == MANAGER)
-        return bool(controller == owner)
-
-    async def _apply(self, apply: Apply, key: Key, done: Applied, memory: Memory) -> bool:
+    async def _carry_out(self, apply: Apply, key: Key, owner: str, done: Applied, memory: Memory) -> bool:
+        """One write; False when it was not to be, which `done` then tells."""
         try:
-            try:
-                made = await self._api.apply(apply.obj)
-            except KubeError as error:
-                if not (apply.drift and error.status == 422):
-                    raise
-                made = await self._replace(apply.obj)
+            made = await (self._make(apply.obj, owner) if apply.new else self._bring(apply))
         except KubeError as error:
             metrics.APPLIES.labels(key.kind, "error").inc()
             if error.transient or error.status in {401, 403}:
                 raise
             done.refused.append((key, str(error)))
+            return False
+        if made is None:
+            done.clashes.append(key)
             return False
         metrics.APPLIES.labels(key.kind, "applied").inc()
         if key.kind == ENGINE_GROUP.name:
@@ -84,6 +69,44 @@ class Applier:
             metrics.DRIFT.labels(key.kind).inc()
             done.drifted.append((key, apply.drift))
         return True
+
+    async def _make(self, obj: Object, owner: str) -> Object | None:
+        """Make an object; None when somebody else's has its name."""
+        try:
+            return await self._api.create(obj)
+        except KubeError as error:
+            if error.status != 409:
+                raise
+            meta = obj["metadata"]
+            found = await self._api.get(BY_NAME[obj["kind"]], meta["namespace"], meta["name"])
+            if found is None:
+                raise
+        if not _is_ours(found, obj, owner):
+            return None
+        # made before, and no watch has told about it yet; or left by an earlier cluster
+        return await self._bring(Apply(obj=obj, new=False, created=True))
+
+    async def _bring(self, apply: Apply) -> Object:
+        """Bring a live object to its desired form."""
+        try:
+            if apply.created:
+                await self._own(apply.obj)
+            return await self._api.apply(apply.obj)
+        except KubeError as error:
+            if not (apply.drift and error.status == 422):
+                raise
+            return await self._replace(apply.obj)
+
+    async def _own(self, obj: Object) -> None:
+        """Have the API server take our fields for applied ones, so that an apply can remove some."""
+        kind, meta = BY_NAME[obj["kind"]], obj["metadata"]
+        found = await self._api.get(kind, meta["namespace"], meta["name"])
+        fields = [] if found is None else found["metadata"].get("managedFields", [])
+        if found is None or not was_created(fields):
+            return
+        version = found["metadata"]["resourceVersion"]
+        body = {"metadata": {"resourceVersion": version, "managedFields": as_applied(fields)}}
+        await self._api.merge(kind, meta["namespace"], meta["name"], body)
 
     async def _replace(self, obj: Object) -> Object:
         """Put what we render in place of what is there.
@@ -114,3 +137,12 @@ class Applier:
             "spec": {**group["spec"], "replicas": replicas},
         }
         await self._api.apply(seed, manager=SEED_MANAGER)
+
+
+def _is_ours(found: Object, obj: Object, owner: str) -> bool:
+    """Whether an object that has the name of one of ours is ours."""
+    owners = found["metadata"].get("ownerReferences", ())
+    controller = next((ref["uid"] for ref in owners if ref.get("controller")), "")
+    if not controller and outlives(obj):
+        return bool(found["metadata"].get("labels", {}).get("app.kubernetes.io/managed-by") == MANAGER)
+    return bool(controller == owner)

@@ -16,7 +16,8 @@ class Apply:
     """Bring one object to its desired form."""
 
     obj: Object
-    new: bool  # it does not exist, as far as we know: whether its name is free must be asked
+    new: bool  # it does not exist, as far as we know
+    created: bool = False  # it was made by a create: see `ownership`
     drift: tuple[str, ...] = ()  # paths that somebody else has changed
 
 
@@ -70,11 +71,11 @@ def _compare(plan: ObjectPlan, obj: Object, found: ObjectView, known: Mapping[Ke
         plan.in_sync[found.key] = (found.version, intent)
         return
     if found.intent != intent:
-        plan.applies.append(Apply(obj=obj, new=False))
+        plan.applies.append(Apply(obj=obj, new=False, created=found.created))
         return
     content = {key: value for key, value in obj.items() if key not in {"apiVersion", "kind"}}
     drift = differences(content, found.live())
     if drift:
-        plan.applies.append(Apply(obj=obj, new=False, drift=tuple(drift)))
+        plan.applies.append(Apply(obj=obj, new=False, created=found.created, drift=tuple(drift)))
     else:
         plan.in_sync[found.key] = (found.version, intent)

@@ -9,6 +9,7 @@ from typing import Any
 
 from dualpath_operator import names
 from dualpath_operator.model import ADMITTED, INTENT, MANAGER, Key
+from dualpath_operator.ownership import replica_managers, was_created
 
 ClusterKey = tuple[str, str]
 """(namespace, name) of a DualPathCluster."""
@@ -72,6 +73,7 @@ class ObjectView:
     ready: bool  # of Deployments and StatefulSets: all that is wanted is ready
     replicas: int | None = None  # spec.replicas
     managers: frozenset[str] = frozenset()  # who owns spec.replicas of an engine group
+    created: bool = False  # our fields are noted as created, not as applied
     status: bytes = b""  # of engine groups
 
     def live(self) -> dict[str, Any]:
@@ -142,6 +144,7 @@ def object_view(body: Mapping[str, Any]) -> ObjectView:
         if key in meta
     }
     replicas = spec.get("replicas") if isinstance(spec, Mapping) else None
+    group = body["kind"] == "DualPathEngineGroup"
     return ObjectView(
         key=Key(kind=body["kind"], name=meta["name"]),
         uid=meta["uid"],
@@ -151,8 +154,9 @@ def object_view(body: Mapping[str, Any]) -> ObjectView:
         content=json.dumps(kept, separators=(",", ":")).encode(),
         ready=_ready(meta, spec, status),
         replicas=replicas,
-        managers=_replica_managers(meta) if body["kind"] == "DualPathEngineGroup" else frozenset(),
-        status=json.dumps(status).encode() if body["kind"] == "DualPathEngineGroup" else b"",
+        managers=replica_managers(meta.get("managedFields", ())) if group else frozenset(),
+        created=was_created(meta.get("managedFields", ())),
+        status=json.dumps(status).encode() if group else b"",
     )
 
 
@@ -165,14 +169,6 @@ def _ready(meta: Mapping[str, Any], spec: Mapping[str, Any], status: Mapping[str
 
 def _controller(meta: Mapping[str, Any]) -> str:
     return next((ref["uid"] for ref in meta.get("ownerReferences", ()) if ref.get("controller")), "")
-
-
-def _replica_managers(meta: Mapping[str, Any]) -> frozenset[str]:
-    return frozenset(
-        entry.get("manager", "")
-        for entry in meta.get("managedFields", ())
-        if "f:replicas" in entry.get("fieldsV1", {}).get("f:spec", {})
-    )
 
 
 def applied_by_us(view: ObjectView) -> bool:
