@@ -12,7 +12,8 @@ setup: ## Make .venv with all packages
 demo: setup ## An agent's conversation over all three read modes, compared token by token
 	@$(PYTHON_OF_VENV) examples/demo.py
 
-test: setup ## All tests; ARGS="-k name" selects
+test: setup ## All tests; ARGS="-k name" selects. The first time, Kubernetes is built: ten minutes
+	@tests/cluster/tools/build.sh >/dev/null
 	@$(PYTHON_OF_VENV) -m pytest $(ARGS)
 
 test-cluster: setup ## The tests on a Kubernetes control plane of their own; ARGS="-k name" selects
