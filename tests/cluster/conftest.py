@@ -14,8 +14,11 @@ from controlplane import ControlPlane
 from fake_nodes import FakeNodes, add_volumes
 from kube_api import ApiError, Kube
 from kube_objects import MakeNamespace, StartOperator, install_definitions
+from operator_forks import Forks
 from operator_process import OperatorProcess
 from real_nodes import RealNodes
+from scripted_schedulers import Schedulers
+from stories import Bed, Site
 from waiting import until
 
 HERE = Path(__file__).parent
@@ -137,6 +140,25 @@ def start_operator(tmp_path: Path) -> Iterator[StartOperator]:
     yield start
     for operator in reversed(started):
         operator.stop()
+
+
+@pytest.fixture(scope="session")
+def bed(
+    control_plane: ControlPlane, kube: Kube, definitions: None, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Bed]:
+    """What stories of clusters need: our kinds, volumes, schedulers that answer, operators that start at once."""
+    add_volumes(kube, 40)
+    folder = tmp_path_factory.mktemp("stories")
+    with Forks(folder / "forks.log") as forks, Schedulers(kube) as schedulers:
+        yield Bed(plane=control_plane, forks=forks, schedulers=schedulers, folder=folder)
+
+
+@pytest.fixture
+def site(bed: Bed, namespace: str) -> Iterator[Site]:
+    """A namespace where the story of a cluster is played; its operators end with the test."""
+    playing = Site(bed, namespace)
+    yield playing
+    playing.stop()
 
 
 def release(kube: Kube, namespace: str) -> None:
