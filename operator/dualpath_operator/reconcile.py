@@ -30,7 +30,7 @@ from dualpath_operator.plan import plan_objects
 from dualpath_operator.recorder import event, retuned
 from dualpath_operator.reporter import Reporter
 from dualpath_operator.rollout import plan as plan_rollout
-from dualpath_operator.rollout_model import Create, Delete, Drain, Plan, Resume, State
+from dualpath_operator.rollout_model import Create, Delete, Drain, Plan, Resume, State, Step
 from dualpath_operator.secrets import Secrets
 from dualpath_operator.settings import Settings
 from dualpath_operator.sizing import Fleet
@@ -223,6 +223,7 @@ class Reconciler:
         cluster, memory, clock = now.cluster, now.memory, self._clock()
         by_id = {view.replica.id: view for view in now.replicas}
         for step in now.plan.steps:
+            log.info("%s/%s: %s", *now.key, described(step, cluster.name))
             match step:
                 case Drain(id=replica):
                     await self._telemetry.drain(cluster, by_id[replica])
@@ -337,3 +338,12 @@ class Reconciler:
         self._memories.pop(key, None)
         self._telemetry.forget(key)
         metrics.forget_cluster(*key)
+
+
+def described(step: Step, cluster: str) -> str:
+    """A step in words, for the log."""
+    if isinstance(step, Create):
+        name = names.replica(cluster, step.role.value, step.revision, step.index)
+    else:
+        name = step.id
+    return f"{type(step).__name__.lower()} {name}: {step.why}"
