@@ -15,7 +15,7 @@ from dualpath_operator.kinds import CHILDREN, OPTIONAL, POD, Kind
 from dualpath_operator.kube import Api, KubeError
 from dualpath_operator.model import Images, Surroundings
 from dualpath_operator.reconcile import Reconciler
-from dualpath_operator.settings import Settings
+from dualpath_operator.settings import Settings, identity
 from dualpath_operator.sight import Sight
 from dualpath_operator.telemetry import Telemetry
 from dualpath_operator.views import ClusterKey
@@ -105,6 +105,7 @@ async def _kopf(
     tasks = await kopf.spawn_tasks(
         registry=registry,
         settings=kopf_settings(settings, kinds),
+        identity=identity(),  # type: ignore[arg-type]  # else the name of a user that no image has to know
         standalone=True,
         clusterwide=not settings.watch_namespaces,
         namespaces=settings.watch_namespaces,
