@@ -7,6 +7,9 @@ from typing import Any
 
 import click
 
+from dualpath_api.errors import SpecError
+from dualpath_cli.kubernetes import clusters_of, kubernetes_options
+
 _TOLD_ELSEWHERE = {"at", "after_s", "state", "job", "attempt", "reasons"}
 
 
@@ -18,24 +21,56 @@ _TOLD_ELSEWHERE = {"at", "after_s", "state", "job", "attempt", "reasons"}
     show_default=True,
     help="Where the gateway listens; /v1 may follow.",
 )
+@click.option("--cluster", metavar="NAME", help="Ask the gateway of this DualPathCluster in Kubernetes.")
+@kubernetes_options
 @click.option("--json", "as_json", is_flag=True, help="Print the gateway's answer as it is.")
-def explain(request: str, url: str, as_json: bool) -> None:
+def explain(
+    request: str, url: str, cluster: str | None, namespace: str | None, context: str | None, as_json: bool
+) -> None:
     """Tell which engines served REQUEST, which side read how many bytes from storage, and why.
 
     REQUEST is the id of a response, for example chatcmpl-4f1c. The token of a protected gateway is read from
-    the file that DUALPATH_CONTROL_TOKEN_FILE names.
+    the file that DUALPATH_CONTROL_TOKEN_FILE names; with --cluster, from the cluster's Secret.
 
     Example:  dualpath explain chatcmpl-4f1c --url http://127.0.0.1:8080
+
+    Example:  dualpath explain chatcmpl-4f1c --cluster qwen3 -n inference
     """
+    import asyncio
     import json
 
     from dualpath_cli.asking import ask
 
-    found = ask(url, request)
+    if cluster is None:
+        found = ask(url, request)
+    else:
+        found = asyncio.run(_ask_cluster(request, cluster, namespace, context))
     if as_json:
         click.echo(json.dumps(found, indent=2))
     else:
         _print(found)
+
+
+async def _ask_cluster(
+    request: str, cluster: str, namespace: str | None, context: str | None
+) -> dict[str, Any]:
+    """Through the API server. Raises SpecError."""
+    from urllib.parse import quote
+
+    from dualpath_operator.kube import KubeError
+
+    async with clusters_of(namespace, context) as clusters:
+        await clusters.cluster(cluster)
+        try:
+            return await clusters.ask(cluster, f"/debug/requests/{quote(request, safe='')}")
+        except KubeError as error:
+            if error.status != 404:
+                raise
+            raise SpecError(
+                f"the gateway of {cluster} does not know the request {request}",
+                cause="the id is wrong, or the request is so old that its record is gone",
+                remedy="use the id of a recent response",
+            ) from None
 
 
 def _print(found: Mapping[str, Any]) -> None:

@@ -8,9 +8,12 @@ import click
 
 from dualpath_api.errors import DualPathError
 from dualpath_cli.crds import crds
+from dualpath_cli.drain import drain
 from dualpath_cli.explain import explain
 from dualpath_cli.fetch import fetch
 from dualpath_cli.render import render
+from dualpath_cli.status import status
+from dualpath_cli.top import top
 from dualpath_cli.up import up
 
 
@@ -40,3 +43,6 @@ main.add_command(explain)
 main.add_command(render)
 main.add_command(crds)
 main.add_command(fetch)
+main.add_command(status)
+main.add_command(top)
+main.add_command(drain)

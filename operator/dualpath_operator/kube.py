@@ -162,9 +162,10 @@ class Api:
         query: Mapping[str, str] | None = None,
         content: str = "application/json",
         accept: str = "",
+        headers: Mapping[str, str] | None = None,
     ) -> Object:
         """One call. Raises KubeError."""
-        headers = {"Content-Type": content, "Accept": accept or "application/json"}
+        headers = {"Content-Type": content, "Accept": accept or "application/json", **(headers or {})}
         token = await self.configuration.get_api_key_with_prefix("BearerToken")
         if token:
             headers["Authorization"] = token

@@ -12,6 +12,9 @@ NODE_LABEL = "dualpath.io/node"
 GPUS = "dualpath.io/gpus"
 """Annotation of an engine Pod: the GPUs that it holds, however they were asked for."""
 
+DRAIN = "dualpath.io/drain"
+"""Annotation of an engine Pod that a person wants drained, deleted and replaced; any value but empty."""
+
 ROLES = ("prefill", "decode")
 
 

@@ -57,10 +57,11 @@ def _replica_view(cluster: str, pods: list[PodView], drains: Drains, now: dateti
     whole = len(pods) >= first.nodes
     admitted_before = any(pod.admitted is not None for pod in pods)
     terminating = any(pod.deletion for pod in pods)
+    dismissed = any(pod.dismissed for pod in pods)
     state = state_of(
         ready=whole and all(pod.ready for pod in pods),
         admitted_before=admitted_before,
-        draining=any(pod.uid in drains.asked for pod in pods),
+        draining=dismissed or any(pod.uid in drains.asked for pod in pods),
         drained=name in drains.over or all(pod.uid in drains.proven for pod in pods),
         # Pods of one replica start and go together: what is left of an incomplete one goes too.
         terminating=terminating and all(pod.deletion for pod in pods),
@@ -77,6 +78,7 @@ def _replica_view(cluster: str, pods: list[PodView], drains: Drains, now: dateti
             index=first.index,
             state=state,
             gpus=sum(pod.gpus for pod in pods),
+            dismissed=dismissed,
         ),
         pods=tuple(pods),
     )

@@ -169,6 +169,7 @@ class Board:
             replica
             for replica in side.leaving
             if replica.state in (State.DRAINING, State.DRAINED)
+            and not replica.dismissed
             and (replica.revision == self.wish.target) is current
         ]
 

@@ -58,6 +58,7 @@ class Replica:
     index: int
     state: State
     gpus: int | None = None  # that it holds; None: as many as a replica of the role gets now
+    dismissed: bool = False  # it is to go, however many are wanted: another one takes its place
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -52,6 +52,7 @@ class PodView:
     gpus: int = 0
     owner: str = ""
     nodes: int = 1  # Pods of its replica
+    dismissed: bool = False  # a person wants it drained and replaced
     problem: str = ""  # why it does not start, in the kubelet's words
 
     @property
@@ -128,6 +129,7 @@ def pod_view(body: Mapping[str, Any]) -> PodView | None:
         admitted=conditions.get(ADMITTED),
         deletion=meta.get("deletionTimestamp", ""),
         gpus=_number(meta.get("annotations", {}).get(names.GPUS)),
+        dismissed=bool(meta.get("annotations", {}).get(names.DRAIN)),
         owner=_controller(meta),
         nodes=_nodes(spec),
         problem=_problem(status),

@@ -1,8 +1,9 @@
 """Who may use the control paths and the engine socket.
 
-With a token (in the file that DUALPATH_CONTROL_TOKEN_FILE names): who sends it as a bearer
-token. Without: peers on this machine's loopback only, whatever address the port is bound to; and no browser
-pages, which could otherwise be made to call from there.
+With a token (in the file that DUALPATH_CONTROL_TOKEN_FILE names): who sends it as a bearer token, or in
+X-DualPath-Token: a Kubernetes API server that passes a call on to a Service keeps Authorization for itself.
+Without: peers on this machine's loopback only, whatever address the port is bound to; and no browser pages,
+which could otherwise be made to call from there.
 """
 
 from __future__ import annotations
@@ -15,13 +16,16 @@ from aiohttp import web
 from dualpath_gateway.errors import ApiError
 from dualpath_gateway.keys_of_app import SETTINGS
 
+TOKEN_HEADER = "X-DualPath-Token"
+
 
 def check_access(request: web.Request) -> None:
     """Raises ApiError 401 or 403."""
     token = request.app[SETTINGS].control_token
     if token is not None:
         given = request.headers.get("Authorization", "")
-        if not hmac.compare_digest(given.encode(), f"Bearer {token}".encode()):
+        passed = request.headers.get(TOKEN_HEADER, "")
+        if not any(_same(*pair) for pair in ((given, f"Bearer {token}"), (passed, token))):
             raise ApiError(
                 401, "a bearer token is needed here", code="invalid_token", kind="authentication_error"
             )
@@ -33,6 +37,10 @@ def check_access(request: web.Request) -> None:
             code="loopback_only",
             kind="permission_error",
         )
+
+
+def _same(given: str, wanted: str) -> bool:
+    return hmac.compare_digest(given.encode(), wanted.encode())
 
 
 def is_loopback(request: web.Request) -> bool:
