@@ -29,6 +29,7 @@ step "dashboards" python scripts/generate_dashboards.py --check
 step "dashboard lint" python scripts/lint_dashboards.py
 step "spec coverage" python scripts/spec_coverage.py --check
 step "links" python scripts/check_links.py
+step "rules" python scripts/check_rules.py
 
 if [ ${#failed[@]} -gt 0 ]; then
     printf 'check failed: %s\n' "$(IFS=,; echo "${failed[*]}")"

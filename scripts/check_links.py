@@ -1,4 +1,4 @@
-"""Relative links of all Markdown pages lead to files, and anchors to headings, that exist."""
+"""Relative links of all Markdown pages, and the runbooks of alerts, lead to files and headings that exist."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)|!\[[^\]]*\]\(([^)\s]+)\)")
+
+RUNBOOK = re.compile(r"runbook_url: (\S+)")
 
 
 def pages() -> list[Path]:
@@ -35,14 +37,21 @@ def problems() -> Iterator[str]:
     for page in pages():
         for line in _prose(page):
             for link in (a or b for a, b in LINK.findall(re.sub(r"`[^`]*`", "", line))):
-                if re.match(r"[a-z]+:", link):
-                    continue
-                name, _, anchor = link.partition("#")
-                target = (page.parent / name).resolve() if name else page
-                if not target.exists():
-                    yield f"{page.relative_to(ROOT)}: {link}: there is no such file"
-                elif anchor and target.suffix == ".md" and anchor not in anchors(target):
-                    yield f"{page.relative_to(ROOT)}: {link}: there is no such heading"
+                if not re.match(r"[a-z]+:", link):
+                    yield from _problem(page, link, page.parent)
+    for rules in sorted(ROOT.glob("charts/*/rules/*.yaml")):
+        for link in RUNBOOK.findall(rules.read_text()):
+            yield from _problem(rules, link, ROOT)
+
+
+def _problem(source: Path, link: str, base: Path) -> Iterator[str]:
+    """What is wrong with a link; `base` is the folder that it starts from."""
+    name, _, anchor = link.partition("#")
+    target = (base / name).resolve() if name else source
+    if not target.exists():
+        yield f"{source.relative_to(ROOT)}: {link}: there is no such file"
+    elif anchor and target.suffix == ".md" and anchor not in anchors(target):
+        yield f"{source.relative_to(ROOT)}: {link}: there is no such heading"
 
 
 def _prose(page: Path) -> Iterator[str]:
