@@ -76,7 +76,7 @@ class ControlPlane:
         self._eviction = eviction
         self._set_gates = set_gates
         self._audit = audit
-        self._admission = ("NodeRestriction", *admission)
+        self._admission = ("NodeRestriction", "OwnerReferencesPermissionEnforcement", *admission)
         folder.mkdir(parents=True, exist_ok=True)
         self.authority = Authority(folder / "pki")
         self._front_proxy = Authority(folder / "pki", "front-proxy-ca")

@@ -1,14 +1,16 @@
 {{/*
 Everything that the operator may do with the objects of the namespaces that it watches: one list for both scopes.
-Secrets are read by name only: no list, no watch.
+Secrets are read by name only: no list, no watch. What a cluster always has goes with its owner, so there is no verb
+delete. Three rights are used by no call, but asked for by the admission plugin OwnerReferencesPermissionEnforcement:
+update of finalizers, where an owner waits for what it owns, and delete of claims, which may lose their owner.
 */}}
 {{- define "dualpath-operator.rules" -}}
 - apiGroups: [dualpath.io]
   resources: [dualpathclusters]
-  verbs: [get, list, watch, patch]
+  verbs: [list, watch, patch]
 - apiGroups: [dualpath.io]
   resources: [dualpathenginegroups]
-  verbs: [get, list, watch, create, patch, delete]
+  verbs: [get, list, watch, create, patch]
 - apiGroups: [dualpath.io]
   resources: [dualpathclusters/status, dualpathenginegroups/status]
   verbs: [patch]
@@ -17,21 +19,27 @@ Secrets are read by name only: no list, no watch.
   verbs: [update]
 - apiGroups: [""]
   resources: [pods]
-  verbs: [get, list, watch, create, delete]
+  verbs: [list, watch, create, delete]
 - apiGroups: [""]
   resources: [pods/status]
   verbs: [patch]
 - apiGroups: [""]
-  resources: [services, configmaps, serviceaccounts, persistentvolumeclaims]
+  resources: [services, configmaps, persistentvolumeclaims]
   verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [""]
+  resources: [serviceaccounts]
+  verbs: [get, list, watch, create, patch]
+- apiGroups: [""]
   resources: [secrets]
-  verbs: [get, create, patch, delete]
+  verbs: [get, create]
 - apiGroups: [""]
   resources: [events]
-  verbs: [create, patch]
+  verbs: [create]
 - apiGroups: [apps]
-  resources: [deployments, statefulsets]
+  resources: [deployments]
+  verbs: [get, list, watch, create, patch]
+- apiGroups: [apps]
+  resources: [statefulsets]
   verbs: [get, list, watch, create, patch, delete]
 - apiGroups: [policy]
   resources: [poddisruptionbudgets]
@@ -53,9 +61,9 @@ Secrets are read by name only: no list, no watch.
   verbs: [get, list, watch, create, patch, delete]
 {{- end }}
 
-{{/* What it may do in its own namespace: elect a leader, and see that its watches are alive. */}}
+{{/* What it may do in its own namespace: elect a leader. */}}
 {{- define "dualpath-operator.leaseRules" -}}
 - apiGroups: [coordination.k8s.io]
   resources: [leases]
-  verbs: [get, list, watch, create, update, patch]
+  verbs: [get, create, patch]
 {{- end }}
