@@ -28,6 +28,15 @@ def domain(cluster: Cluster) -> str:
     return cluster.spec.storage.domain or f"{cluster.namespace}/{cluster.name}"
 
 
+def store_path(cluster: Cluster) -> str:
+    """The directory of the domain, below the whole claim: engines make it.
+
+    A `subPath` would be made by the kubelet, as root, where engines could not write. No step leads upwards.
+    """
+    steps = [step if step.strip(".") else step.replace(".", "%2E") for step in domain(cluster).split("/")]
+    return "/".join([commands.STORE, *(step for step in steps if step)])
+
+
 def etcd_endpoints(cluster: Cluster) -> list[str]:
     """host:port of the etcd of a managed store."""
     managed = cluster.spec.storage.managed
@@ -98,7 +107,7 @@ def _role(role: RoleSpec) -> Object:
 def _storage(cluster: Cluster) -> Object:
     storage = cluster.spec.storage
     if storage.files is not None:
-        return {"files": {"path": commands.STORE, "size": format_bytes(storage.files.size)}}
+        return {"files": {"path": store_path(cluster), "size": format_bytes(storage.files.size)}}
     if storage.external is not None:
         return {"external": _set(storage.external)}
     assert storage.managed is not None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dualpath_operator.desired import commands, config, fabric, processes, weights
+from dualpath_operator.desired import commands, fabric, processes, weights
 from dualpath_operator.desired.common import cpu_millis, cpu_quantity, filled, memory_shares, shares
 from dualpath_operator.desired.place import Place
 from dualpath_operator.model import Cluster, Object
@@ -87,12 +87,5 @@ def _mounts(cluster: Cluster) -> list[Object]:
         *weights.mounts(cluster),
     ]
     if cluster.spec.storage.files is not None:
-        where = _as_path(config.domain(cluster))
-        found.append({"name": "store", "mountPath": commands.STORE, "subPath": where})
+        found.append({"name": "store", "mountPath": commands.STORE})
     return found
-
-
-def _as_path(domain: str) -> str:
-    """The directory of a domain; the API server refuses steps upwards."""
-    steps = [step if step.strip(".") else step.replace(".", "%2E") for step in domain.split("/")]
-    return "/".join(step for step in steps if step)

@@ -215,7 +215,7 @@ def storage() -> None:
     engines(
         "storage.external.endpoints", ["b.infra:2379"], f"{CONFIG}.storage.external.endpoints", base=external
     )
-    engines("storage.domain", "shared", f"{CONFIG}.storage.domain", f"{ENGINE}.volumeMounts[store].subPath")
+    engines("storage.domain", "shared", f"{CONFIG}.storage.domain", f"{CONFIG}.storage.files.path")
     others("storage.retention", "Delete", f"{claim} metadata.ownerReferences")
 
 

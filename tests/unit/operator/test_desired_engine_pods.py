@@ -174,20 +174,26 @@ def test_a_hub_token_reaches_only_the_container_that_fetches():
     assert with_token == ["model"]
 
 
-def test_in_kubernetes_a_store_is_where_it_is_mounted_whatever_its_path():
-    spec = changed(LOCAL, "spec.storage.files.path", "/mine")
+def store_path(spec):
+    """Where engines are told that the store is; their claim is mounted as a whole."""
     cluster = cluster_of(spec)
     config = found(rendered(cluster), "ConfigMap", f"qwen-{revision(cluster)}")["data"]["cluster.json"]
     (engine,) = pod_of(spec)["spec"]["containers"]
     mount = next(mount for mount in engine["volumeMounts"] if mount["name"] == "store")
-    assert mount["mountPath"] == json.loads(config)["spec"]["storage"]["files"]["path"]
-    assert mount["subPath"] == "team-a/qwen"
+    assert mount == {"name": "store", "mountPath": "/var/lib/dualpath/store"}
+    return json.loads(config)["spec"]["storage"]["files"]["path"]
+
+
+def test_in_kubernetes_a_store_is_where_it_is_mounted_whatever_its_path():
+    assert (
+        store_path(changed(LOCAL, "spec.storage.files.path", "/mine"))
+        == "/var/lib/dualpath/store/team-a/qwen"
+    )
 
 
 @pytest.mark.parametrize(("domain", "path"), [("a/b", "a/b"), ("a//b/", "a/b"), ("a/../b", "a/%2E%2E/b")])
 def test_a_domain_is_a_directory_that_leads_nowhere_else(domain, path):
-    (engine,) = pod_of(changed(LOCAL, "spec.storage.domain", domain))["spec"]["containers"]
-    assert next(m for m in engine["volumeMounts"] if m["name"] == "store")["subPath"] == path
+    assert store_path(changed(LOCAL, "spec.storage.domain", domain)) == f"/var/lib/dualpath/store/{path}"
 
 
 def test_nodes_of_a_replica_find_its_leader_and_keep_apart():

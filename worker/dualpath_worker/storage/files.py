@@ -55,7 +55,7 @@ class FilesStore:
             raise SpecError(
                 f"cannot use {path} as block store",
                 cause=str(error),
-                remedy="give spec.storage.files.path a directory that this user may write to",
+                remedy=f"let user {os.geteuid()} write to it, or give spec.storage.files.path another directory",
             ) from error
         self._evictor = Evictor(self._places, self._usage, limit)
         self._counts = StoreCounts()
