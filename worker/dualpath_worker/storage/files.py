@@ -55,7 +55,7 @@ class FilesStore:
             raise SpecError(
                 f"cannot use {path} as block store",
                 cause=str(error),
-                remedy=f"let user {os.geteuid()} write to it, or give spec.storage.files.path another directory",
+                remedy=f"let user {os.geteuid()} write to it, or set spec.storage.files.path to another",
             ) from error
         self._evictor = Evictor(self._places, self._usage, limit)
         self._counts = StoreCounts()
