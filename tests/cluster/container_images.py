@@ -30,6 +30,7 @@ PAUSE = "localhost/pause:1"
 OURS = tuple(f"dualpath/{name}:0.1.0" for name in ("gateway", "operator", "store", "worker"))
 EXTRAS = ("gateway", "operator", "cli")
 SITE = "opt/dualpath/site-packages"
+PACKAGES = Path(sysconfig.get_path("platlib"))
 LEFT_OUT = re.compile(
     r"(^|/)(test|tests|idlelib|tkinter|_tkinter\S*|turtledemo|ensurepip|lib2to3|config-3\S*|site-packages)(/|$)"
 )
@@ -44,7 +45,10 @@ def pause_image(folder: Path) -> Path:
 
 
 def python_image(folder: Path, tags: Iterable[str] = OURS) -> Path:
-    """An image with this Python and DualPath (gateway, operator, CLI; no torch) under all of our images' names."""
+    """An image with this Python and DualPath (gateway, operator, CLI) under all of our images' names.
+
+    What engines need beside that is too large: a pod mounts it. The system's libraries for it are in the image.
+    """
     layer = Layer()
     for directory in ("tmp", "var/tmp"):
         layer.directory(directory, 0o1777)
@@ -55,9 +59,10 @@ def python_image(folder: Path, tags: Iterable[str] = OURS) -> Path:
     layer.add(_inside(objects[0]), objects[0])
     for name in ("python", "python3"):
         layer.link(f"usr/local/bin/{name}", str(objects[0]))
-    objects += _add_packages(layer)
+    objects += [*_add_packages(layer), *_of_engines()]
     for library in shared_libraries(objects):
-        layer.add(_inside(library), Path(os.path.realpath(library)))
+        if PACKAGES not in library.parents:
+            layer.add(_inside(library), Path(os.path.realpath(library)))
     config = {
         "Env": ["PATH=/usr/local/bin:/usr/bin:/bin", f"PYTHONPATH=/{SITE}", "HOME=/tmp"],
         "Entrypoint": ["python"],
@@ -186,6 +191,11 @@ def _add_packages(layer: Layer) -> list[Path]:
             layer.add_module(f"{SITE}/{part}", file)
             objects += [file] if ".so" in file.suffixes else []
     return objects
+
+
+def _of_engines() -> list[Path]:
+    """Extension modules that are not in the image."""
+    return [file for pattern in ("torch/_C.*.so", "nixl_cu*/*.so") for file in PACKAGES.glob(pattern)]
 
 
 def distributions(name: str, extras: Iterable[str] = ()) -> list[importlib.metadata.Distribution]:
