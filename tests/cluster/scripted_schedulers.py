@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
+import sys
 import threading
 from collections import defaultdict
 from dataclasses import dataclass, field
@@ -20,6 +21,15 @@ from dualpath_api.report import ControlReport, EngineReport, encode_report
 from dualpath_api.wire import Role
 
 CLUSTER = "dualpath.io/cluster"
+
+
+class Server(ThreadingHTTPServer):
+    """Silent about callers that hang up: some are killed."""
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """As above; everything else is to be seen."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
 
 @dataclass(slots=True)
@@ -48,7 +58,7 @@ class Schedulers:
     def __init__(self, kube: Kube) -> None:
         self.engines: dict[tuple[str, str], Engines] = defaultdict(Engines)
         self._kube = kube
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
+        self._server = Server(("127.0.0.1", 0), self._handler())
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True)
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -220,13 +220,13 @@ def names_of(bodies: Sequence[Object]) -> list[str]:
     return sorted(str(body["metadata"]["name"]) for body in bodies)
 
 
-def settled(site: Site, quiet_s: float = 1.5) -> None:
+def settled(writes: Callable[[], Sequence[object]], quiet_s: float = 1.2) -> None:
     """Wait until operators have written nothing for a while."""
     last = (-1, time.monotonic())
 
     def quiet() -> bool:
         nonlocal last
-        count = len(site.writes())
+        count = len(writes())
         if count != last[0]:
             last = (count, time.monotonic())
         return time.monotonic() - last[1] > quiet_s

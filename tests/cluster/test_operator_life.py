@@ -75,13 +75,13 @@ def test_an_operator_that_starts_again_writes_nothing(site: Site) -> None:
     first = site.operator()
     site.apply(spec(1, 1))
     site.ready()
-    settled(site)
+    settled(site.writes)
     assert first.stop() == 0
     before = site.position()
     second = site.operator("second")
     until(lambda: second.leads, 30)
     until(lambda: reports(site, before), 30, what="a pass, which reads the token of the cluster")
-    settled(site)
+    settled(site.writes)
     assert site.writes(before) == []
 
 

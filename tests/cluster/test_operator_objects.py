@@ -116,7 +116,7 @@ def test_edits_of_every_child_are_put_right_and_told(site: Site, kube: Kube) -> 
     site.operator(**QUICK)
     site.apply(spec(1, 1))
     site.ready()
-    settled(site)
+    settled(site.writes)
     for place, edit in CHILDREN.items():
         resource, name = place.split("/")
         good = essence(kube.get(resource, name, site.namespace))
