@@ -95,7 +95,8 @@ class Clusters:
                     cause=" ".join(str(error).split()),
                     remedy="restart the gateway, so that it reads the token anew",
                 ) from None
-            if error.status < 500:
+            absent = error.status == 404 and error.reason == "NotFound"  # the Service; Kubernetes says so
+            if error.status < 500 and not absent:
                 raise
             raise SpecError(
                 f"the gateway of {cluster} does not answer",

@@ -246,7 +246,7 @@ def test_a_gateway_that_cannot_be_asked_is_told(known, answer, told):
 
 
 def test_a_request_that_the_gateway_does_not_know_is_told(known):
-    with_gateway(known, "/other", (200, {}))
+    with_gateway(known, "/debug/requests/r", (404, {"error": {"message": "no request"}}))
     assert "does not know the request r" in refused("explain", "r", "--cluster", "c")
 
 
