@@ -52,6 +52,7 @@ def pods(draw: st.DrawFn) -> list[PodView]:
             deletion=draw(st.sampled_from(DELETIONS)),
             gpus=draw(st.integers(0, 8)),
             nodes=draw(st.integers(1, 2)),
+            dismissed=draw(st.sampled_from([False, False, True])),
             problem=draw(st.sampled_from(["", "engine: CrashLoopBackOff", "fabric: PreflightFailed"])),
         )
         for place in draw(st.sets(places, max_size=8))

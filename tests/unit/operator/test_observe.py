@@ -6,12 +6,15 @@ from dataclasses import replace
 
 from desired_world import LOCAL, cluster_of, pod_of
 from hypothesis import given
-from observed import NOW, observed, pod, serving
+from observed import CLUSTER, NOW, observed, pod, serving
 
 from dualpath_operator.memory import Memory
+from dualpath_operator.names import DRAIN
 from dualpath_operator.observe import Drains, missing_pods, replicas_of
-from dualpath_operator.rollout_model import State
+from dualpath_operator.rollout import plan
+from dualpath_operator.rollout_model import Create, Delete, Resume, State
 from dualpath_operator.views import pod_view
+from dualpath_operator.wanted import wish_for
 from dualpath_operator.world import World
 
 KEY = ("team-a", "qwen")
@@ -106,3 +109,45 @@ def test_an_older_view_never_replaces_a_newer_one():
     assert world.remove("DualPathCluster", *KEY, "another") is None
     assert world.remove("DualPathCluster", *KEY, "u") == KEY
     assert world.cluster(KEY) is None
+
+
+# ---------------------------------------------------------------- a person wants a Pod drained
+
+
+def steps_for(*pods, drains=Drains(), wanted=2):  # noqa: B008
+    replicas = [view.replica for view in replicas_of("c", pods, drains, NOW)]
+    wish = wish_for(CLUSTER, "aaaaaaaa", {"prefill": 1, "decode": wanted})
+    return plan(replicas, wish).steps
+
+
+def test_a_pod_that_a_person_wants_drained_is_replaced_and_never_called_back():
+    marked = serving(index=0, dismissed=True)
+    others = (serving("prefill"), serving(index=1))
+    assert state(marked) is State.DRAINING
+    (made,) = steps_for(marked, *others)
+    assert isinstance(made, Create)
+    drained = Drains(asked={marked.uid}, proven={marked.uid})
+    gone = [step for step in steps_for(marked, *others, drains=drained) if isinstance(step, Delete)]
+    assert [step.id for step in gone] == ["c-decode-aaaaaaaa-0"]
+
+
+def test_a_pod_whose_mark_is_taken_back_serves_again():
+    pods = (serving("prefill"), serving(index=0), serving(index=1))
+    steps = steps_for(*pods, drains=Drains(asked={serving(index=0).uid}))
+    assert [type(step) for step in steps] == [Resume]
+
+
+def test_the_mark_is_read_from_the_pod():
+    body = pod_of(LOCAL)
+    body["metadata"] |= {"uid": "u1", "resourceVersion": "1"}
+    assert not pod_view(body).dismissed
+    body["metadata"].setdefault("annotations", {})[DRAIN] = "true"
+    assert pod_view(body).dismissed
+
+
+@given(observed())
+def test_no_replica_that_is_to_go_is_called_back(case):
+    replicas = [view.replica for view in case[2]]
+    steps = plan(replicas, wish_for(CLUSTER, "aaaaaaaa", {"prefill": 2, "decode": 2})).steps
+    dismissed = {replica.id for replica in replicas if replica.dismissed}
+    assert not dismissed & {step.id for step in steps if isinstance(step, Resume)}
