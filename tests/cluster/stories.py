@@ -54,17 +54,19 @@ def spec(prefill_: int = 1, decode_: int = 1, /, **fields: Any) -> Object:
 
 
 class Site:
-    """A namespace, an account that may do everything there and nothing elsewhere, and operators."""
+    """A namespace, accounts that may do everything there and nothing elsewhere, and operators."""
 
     def __init__(self, bed: Bed, namespace: str, cluster: str = "c", *, server: str = "") -> None:
         self.bed, self.kube, self.namespace, self.cluster = bed, bed.kube, namespace, cluster
         self.operators: list[Operator] = []
-        self._grant()
-        self._kubeconfig = bed.plane.for_service_account(namespace, ACCOUNT, server=server)
+        self._server = server
+        self._kubeconfigs: dict[str, Path] = {}
         self._log_from = position(bed.plane.audit_log)
 
-    def operator(self, name: str = "operator", **settings: Any) -> Operator:
+    def operator(self, name: str = "operator", *, account: str = ACCOUNT, **settings: Any) -> Operator:
         """Start an operator for this namespace; `settings` are laid over short times."""
+        if account not in self._kubeconfigs:
+            self._kubeconfigs[account] = self._grant(account)
         folder = self.bed.folder / self.namespace
         folder.mkdir(parents=True, exist_ok=True)
         defaults: Object = {
@@ -75,7 +77,7 @@ class Site:
             "resync": "600s",
             "leaderElection": {"leaseDuration": "6s", "renewDeadline": "4s", "retryPeriod": "500ms"},
         }
-        made = Operator(self.bed.forks, folder, self._kubeconfig, merged(defaults, settings), name)
+        made = Operator(self.bed.forks, folder, self._kubeconfigs[account], merged(defaults, settings), name)
         self.operators.append(made)
         return made.start()
 
@@ -195,8 +197,8 @@ class Site:
             call for call in self.calls(after) if call.verb in WRITES and call.resource not in BOOKKEEPING
         ]
 
-    def _grant(self) -> None:
-        meta = {"name": ACCOUNT, "namespace": self.namespace}
+    def _grant(self, account: str) -> Path:
+        meta = {"name": account, "namespace": self.namespace}
         self.kube.apply({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": meta})
         role = {"kind": "ClusterRole", "name": "cluster-admin", "apiGroup": "rbac.authorization.k8s.io"}
         self.kube.apply(
@@ -208,6 +210,7 @@ class Site:
                 "subjects": [{"kind": "ServiceAccount", **meta}],
             }
         )
+        return self.bed.plane.for_service_account(self.namespace, account, server=self._server)
 
 
 def is_serving(pod: Object) -> bool:
