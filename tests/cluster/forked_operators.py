@@ -63,7 +63,7 @@ class Operator:
             )
         except urllib3.exceptions.HTTPError:
             return False
-        return b"dualpath_operator_leader 1" in answer.data
+        return b"\ndualpath_operator_leader 1.0\n" in answer.data
 
     def send(self, number: int) -> None:
         """Send it a signal if it still runs."""

@@ -23,8 +23,8 @@ def test_two_operators_share_one_lease_and_the_second_takes_over(
     leads = until(holder, 60)
     second = start_operator(control_plane.admin, settings, name="second")
     assert holder() == leads
-    assert "dualpath_operator_leader 1" in first.metrics()
+    assert "\ndualpath_operator_leader 1.0\n" in first.metrics()
     first.kill()
     until(lambda: holder() not in ("", leads), 60)
-    until(lambda: "dualpath_operator_leader 1" in second.metrics(), 30)
+    until(lambda: "\ndualpath_operator_leader 1.0\n" in second.metrics(), 30)
     assert second.stop() == 0
