@@ -41,6 +41,9 @@ WEARY_S = 5.0
 IDLE_S = 30.0
 """Most time between visits."""
 
+QUIET_AFTER_S, QUIET_S = 60.0, 90.0
+"""A cluster without any request for so long is visited so rarely: hundreds of idle ones cost little."""
+
 PATIENCE_S = (2.0, 5.0, 15.0, 60.0, 300.0)
 """Between visits to a gateway that cannot be reached."""
 
@@ -233,6 +236,9 @@ class Telemetry:
         planned = heard.told.sized.planned
         if planned is not None and planned.prefill == 0 and not cluster.spec.suspend:
             return EAGER_S  # the first request has to wait for this visit
+        active = now if heard.told.active_at is None else heard.told.active_at
+        if planned is None and now - active > QUIET_AFTER_S:
+            return QUIET_S
         since_step = 0.0 if heard.told.stepped_at is None else now - heard.told.stepped_at
         return max(0.05, min(IDLE_S, cluster.spec.path_policy.retune.interval - since_step))
 

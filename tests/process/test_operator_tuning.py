@@ -20,6 +20,7 @@ from dualpath_operator.metrics import REGISTRY
 
 P = Pod(name="c-prefill-aaaaaaaa-0", revision="aaaaaaaa", uid="u1", node="n1")
 D = Pod(name="c-decode-aaaaaaaa-0", revision="aaaaaaaa", uid="u2", node="n2")
+BODY = {"model": "tiny", "prompt": list(range(100, 230)), "max_tokens": 2}
 READS = 0.3 * LINK_BYTES_PER_S
 
 
@@ -93,6 +94,17 @@ async def test_one_step_is_made_per_interval_however_often_the_gateway_is_visite
         assert side.due == INTERVAL_S - 5
         await side.visit(5)
         assert target(side) > moved
+
+
+async def test_a_cluster_without_requests_is_visited_rarely_until_one_comes(gateway):
+    async with operator_of(gateway) as side:
+        await side.visit()
+        assert side.due == INTERVAL_S
+        await side.visit(61)
+        assert side.due == 90.0
+        assert (await gateway.call("POST", "/v1/completions", BODY))[0] == 200
+        await side.visit(90)
+        assert side.due <= INTERVAL_S
 
 
 async def test_a_gateway_that_was_restarted_is_told_the_tuning_again(gateway):
