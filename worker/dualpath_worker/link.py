@@ -20,6 +20,9 @@ log = logging.getLogger(__name__)
 
 HEARTBEAT_S = 6.0  # a dead scheduler closes the socket; this is for lost hosts, and patient on a busy one
 RETRY_S = (0.1, 0.2, 0.5, 1.0, 2.0)
+ANSWER_S = 5.0
+"""To connect in. While a gateway is replaced, its Service may send a connection to the pod that is gone: nobody
+refuses it, and another one, a moment later, gets through."""
 
 
 class SchedulerLink:
@@ -33,12 +36,14 @@ class SchedulerLink:
         register: Callable[[], wire.Register],
         on_message: Callable[[wire.ToEngine], None],
         on_lost: Callable[[], None],
+        answer_s: float = ANSWER_S,
     ) -> None:
         self._url = url
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._register = register
         self._on_message = on_message
         self._on_lost = on_lost
+        self._timeout = aiohttp.ClientTimeout(total=answer_s)
         self._out: asyncio.Queue[bytes] | None = None
         self.registered = asyncio.Event()
 
@@ -50,7 +55,7 @@ class SchedulerLink:
     async def run(self) -> None:
         """Connect and serve until cancelled; an unreachable scheduler is tried again with growing pauses."""
         failures = 0
-        async with aiohttp.ClientSession(headers=self._headers) as session:
+        async with aiohttp.ClientSession(headers=self._headers, timeout=self._timeout) as session:
             while True:
                 try:
                     async with session.ws_connect(self._url, heartbeat=HEARTBEAT_S, max_msg_size=0) as socket:
@@ -59,7 +64,7 @@ class SchedulerLink:
                         log.warning("scheduler closed the connection (code %s)", socket.close_code)
                 except (aiohttp.ClientError, OSError, TimeoutError) as error:
                     if failures == 0:
-                        log.warning("scheduler unreachable, will retry: %s", error)
+                        log.warning("scheduler unreachable, will retry: %s", str(error) or "no answer")
                     failures += 1
                 await asyncio.sleep(RETRY_S[min(failures, len(RETRY_S) - 1)])
 

@@ -10,7 +10,7 @@ from aiohttp import WSMsgType, web
 
 from dualpath_api import wire
 from dualpath_api.keys import KvLayout
-from dualpath_worker.link import SchedulerLink
+from dualpath_worker.link import ANSWER_S, SchedulerLink
 
 LAYOUT = KvLayout(fingerprint="f", dtype="float32", layers=1, kv_heads=1, head_dim=2, block_tokens=16)
 HELLO = wire.Drain(accept_new=True, serve_reads=True)
@@ -47,7 +47,7 @@ class Scheduler:
 class Engine:
     """The engine's end, and what it saw."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, answer_s: float = ANSWER_S) -> None:
         self.incarnations = 0
         self.received: asyncio.Queue[wire.ToEngine] = asyncio.Queue()
         self.lost: asyncio.Queue[None] = asyncio.Queue()
@@ -57,6 +57,7 @@ class Engine:
             register=self._register,
             on_message=self.received.put_nowait,
             on_lost=lambda: self.lost.put_nowait(None),
+            answer_s=answer_s,
         )
 
     def _register(self) -> wire.Register:
@@ -140,3 +141,16 @@ async def test_a_refused_registration_is_lost_and_tried_again() -> None:
         assert not engine.link.registered.is_set()
         scheduler.refuse = False
         await asyncio.wait_for(engine.link.registered.wait(), 30)
+
+
+async def test_a_connection_that_nobody_answers_is_given_up_for_another() -> None:
+    taken: asyncio.Queue[asyncio.StreamWriter] = asyncio.Queue()
+    server = await asyncio.start_server(lambda _, writer: taken.put_nowait(writer), "127.0.0.1", 0)
+    engine = Engine(f"ws://127.0.0.1:{server.sockets[0].getsockname()[1]}/engines", answer_s=0.1)
+    task = asyncio.create_task(engine.link.run())
+    held = [await asyncio.wait_for(taken.get(), 30) for _ in range(2)]
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    server.close()
+    for writer in held:
+        writer.close()
