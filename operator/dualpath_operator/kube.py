@@ -21,6 +21,9 @@ from dualpath_operator.model import MANAGER, Object
 
 TIMEOUT_S = 30.0
 
+_TEMPLATED = frozenset({"Pod", "Deployment"})
+"""Kinds with a user's podTemplate in them: what the API server does not know is refused, not dropped."""
+
 
 class KubeError(Exception):
     """The API server refused, or did not answer (status 0)."""
@@ -108,7 +111,10 @@ class Api:
         """Make an object. Raises KubeError 409 where its name is taken."""
         kind = BY_NAME[obj["kind"]]
         path = kind.path(obj["metadata"]["namespace"])
-        return await self.request("POST", path, body=obj, query={"fieldManager": MANAGER})
+        query = {"fieldManager": MANAGER}
+        if kind.name in _TEMPLATED:
+            query["fieldValidation"] = "Strict"
+        return await self.request("POST", path, body=obj, query=query)
 
     async def apply(self, obj: Object, *, subresource: str = "", manager: str = MANAGER) -> Object:
         """Server-side apply; what we render is ours."""

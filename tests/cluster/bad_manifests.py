@@ -1,4 +1,4 @@
-"""Sixty manifests that users get wrong: the change of a good spec, who says so, and words of what they are told.
+"""Manifests that users get wrong, sixty and more: the change of a good spec, who says so, and words of what they are told.
 
 `SERVER`: the definition refuses it. `WEBHOOK`: the webhook refuses it; without webhooks the operator says the same in
 the condition Stalled, reason InvalidSpec. Others are the reasons of Stalled: it is acceptable as such, and what comes
@@ -112,6 +112,10 @@ ROWS: tuple[tuple[str, str, str, str], ...] = (
     ("no-priority", "decode: {podTemplate: {spec: {priorityClassName: none}}}", POD, "no PriorityClass with name none"),
     ("toleration", "decode: {podTemplate: {spec: {tolerations: [{key: a, operator: Maybe}]}}}", POD,
      "spec.tolerations | Unsupported value | Exists"),
+    ("engine-typo", "decode: {podTemplate: {spec: {containers: [{name: engine, envs: [{name: A}]}]}}}", POD,
+     'Pod | unknown field "spec.containers[0].envs"'),
+    ("gateway-typo", "gateway: {podTemplate: {spec: {affinity: {nodeAfinity: {}}}}}", APPLY,
+     'Deployment gateway-typo-gateway | unknown field "spec.template.spec.affinity.nodeAfinity"'),
     ("selector", "gateway: {podTemplate: {spec: {nodeSelector: {a: b c}}}}", APPLY,
      "Deployment selector-gateway | nodeSelector | a valid label must"),
     ("annotation", "gateway: {service: {annotations: {a b: c}}}", APPLY, "Service annotation | metadata.annotations | must consist of"),
