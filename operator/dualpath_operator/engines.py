@@ -70,7 +70,7 @@ class Engines:
         try:
             made = await self._api.create(pod)
         except KubeError as error:
-            if error.status == 409:
+            if error.taken:
                 return ""
             metrics.APPLIES.labels("Pod", "error").inc()
             if error.transient or error.status == 401:

@@ -35,6 +35,11 @@ class KubeError(Exception):
         self.retry_after = retry_after
 
     @property
+    def taken(self) -> bool:
+        """Whether the name of a new object is taken; other conflicts, as those of a quota, pass by."""
+        return self.status == 409 and self.reason == "AlreadyExists"
+
+    @property
     def transient(self) -> bool:
         """Whether the same call may succeed later. Conflicts are: the next pass sees the newer object."""
         return self.status in {0, 408, 409, 410, 429} or self.status >= 500

@@ -36,7 +36,7 @@ class Secrets:
             try:
                 await self._api.create(secret(cluster, token))
             except KubeError as error:
-                if error.status != 409:
+                if not error.taken:
                     raise
                 found = await self._api.get(SECRET, cluster.namespace, name)
             else:
