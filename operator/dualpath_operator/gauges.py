@@ -35,6 +35,11 @@ def set_age(key: ClusterKey, age_s: Callable[[], float]) -> None:
     metrics.TELEMETRY_AGE.labels(*key).set_function(age_s)
 
 
+def forget_age(key: ClusterKey) -> None:
+    """A cluster without a gateway has no telemetry that could be late."""
+    metrics.TELEMETRY_AGE.remove(*key)
+
+
 def _set(gauge: Gauge, labels: tuple[str, ...], value: float | None) -> None:
     if value is None:
         gauge.remove(*labels)

@@ -22,7 +22,7 @@ from dualpath_api.status import ClusterStatus, Pair
 from dualpath_operator import metrics
 from dualpath_operator.control import Control, GatewayAbsentError, GatewaySilentError, TokenRefusedError
 from dualpath_operator.findings import Judgement
-from dualpath_operator.gauges import set_age, set_gauges
+from dualpath_operator.gauges import forget_age, set_age, set_gauges
 from dualpath_operator.heard import Contact, Heard, admissions_of, by_pod, drains_of, idle
 from dualpath_operator.model import Cluster
 from dualpath_operator.observe import Drains, ReplicaView
@@ -96,6 +96,8 @@ class Telemetry:
         renewed = token != heard.token
         heard.cluster, heard.token, heard.fleet = cluster, token, fleet
         heard.gateway_ready = gateway_ready
+        if cluster.spec.suspend:
+            forget_age(key)
         heard.awaited_since = (now if eager else heard.awaited_since) if awaited else None
         if changed or eager or back or renewed:
             heard.failures = min(heard.failures, 1)
@@ -207,7 +209,7 @@ class Telemetry:
         )
         before, heard.told = heard.told, step(heard.cluster, heard.report, heard.told, moment)
         await self._set(heard)
-        if self._heard.get(key) is heard and heard.report is not None:
+        if self._heard.get(key) is heard and heard.report is not None and moment.fresh:
             set_gauges(key, heard.report, heard.told)
             set_age(key, lambda: self._clock() - heard.at)
         return heard.told.differs(before)

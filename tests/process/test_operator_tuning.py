@@ -252,6 +252,8 @@ async def test_dashboards_see_what_the_report_says_and_nothing_of_a_cluster_that
         assert sample("dualpath_telemetry_age_seconds") == 0.0
         side.now += 7
         assert sample("dualpath_telemetry_age_seconds") == 7.0
+        side.change(suspend=True)
+        assert sample("dualpath_telemetry_age_seconds") is None
         side.telemetry.forget(KEY)
         metrics.forget_cluster(*KEY)
         assert sample("dualpath_nic_utilization_ratio", **hot) is None
