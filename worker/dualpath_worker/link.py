@@ -21,8 +21,8 @@ log = logging.getLogger(__name__)
 HEARTBEAT_S = 6.0  # a dead scheduler closes the socket; this is for lost hosts, and patient on a busy one
 RETRY_S = (0.1, 0.2, 0.5, 1.0, 2.0)
 ANSWER_S = 5.0
-"""To connect in. While a gateway is replaced, its Service may send a connection to the pod that is gone: nobody
-refuses it, and another one, a moment later, gets through."""
+"""To connect in. While a gateway is replaced, its Service may send a connection to the pod that is gone:
+nobody refuses it, and another one, a moment later, gets through."""
 
 
 class SchedulerLink:
