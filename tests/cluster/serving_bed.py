@@ -116,9 +116,6 @@ class ServingBed:
         self.store.mkdir()
         self.store.chmod(0o750)
         shutil.chown(self.store, USER, USER)
-        for part in self._folder.parents:  # pytest's own are closed to other users
-            if part.is_relative_to(self._folder.parents[1]):
-                part.chmod(0o755)
         for name, place in (("models", models), ("packages", PACKAGES)):
             yield volume(name, place, name)
             yield claim(name)
@@ -178,6 +175,20 @@ class ServingBed:
         seen = [condition_of(pod, "Ready") for pod in staying]
         assert seen == ["True", "True"], seen
         return condition_of(self.get(), "Ready") == "True"
+
+    def gateway(self) -> Object:
+        """The gateway's Pod that is to stay."""
+        labels = {"dualpath.io/cluster": NAME, "app.kubernetes.io/component": "gateway"}
+        found = [
+            pod for pod in self.kube.all("pods", SPACE, labels) if "deletionTimestamp" not in pod["metadata"]
+        ]
+        assert len(found) == 1, [pod["metadata"]["name"] for pod in found]
+        return found[0]
+
+    def budget(self) -> int:
+        """How many engines may be evicted now."""
+        body = self.kube.get("poddisruptionbudgets.policy", f"{NAME}-engines", SPACE)
+        return int(body["status"]["disruptionsAllowed"])
 
     def evict(self, pod: str) -> None:
         """What `kubectl drain` asks for. Raises ApiError 429 where the budget does not allow it."""

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from checkpoints import cached_checkpoint
-from client import fresh
+from client import BLOCK, fresh
 from conversations import hit_of
 from kube_api import ApiError
 from kube_objects import condition_of
@@ -80,6 +80,7 @@ def test_engines_are_evicted_one_at_a_time_and_a_new_one_is_ready_only_once_it_i
     bed: ServingBed,
 ) -> None:
     old, other = bed.pod("prefill")["metadata"], bed.pod("decode")["metadata"]["name"]
+    until(lambda: bed.budget() == 1, 60, what="the budget to be known")
     bed.evict(old["name"])
     with pytest.raises(ApiError, match="disruption budget") as refused:
         bed.evict(other)
@@ -112,6 +113,17 @@ def test_an_engine_that_is_deleted_ends_its_stream_before_it_stops(bed: ServingB
     until(lambda: bed.pod("decode")["metadata"]["uid"] != old["uid"], 90, what="the operator to make another")
     until(bed.serving, 90)
     assert len(bed.complete(PROMPT)[0]) == 16
+
+
+def test_a_new_gateway_finds_the_same_engines_and_their_blocks(bed: ServingBed) -> None:
+    old, engines = bed.gateway()["metadata"], [pod["metadata"]["uid"] for pod in bed.pods()]
+    bed.kubectl("delete", "pod", old["name"])
+    until(lambda: condition_of(bed.gateway(), "Ready") == "True", 90)
+    until(lambda: len(bed.report().engines) == 2, 60, what="the engines to register again")
+    until(bed.serving, 90)
+    assert bed.complete(PROMPT)[1] == len(PROMPT) // BLOCK * BLOCK
+    assert [pod["metadata"]["uid"] for pod in bed.pods()] == engines
+    assert [pod["status"]["containerStatuses"][0]["restartCount"] for pod in bed.pods()] == [0, 0]
 
 
 def test_a_rolling_restart_fails_no_request(bed: ServingBed) -> None:
