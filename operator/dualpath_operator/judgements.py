@@ -30,8 +30,7 @@ def judge_storage(cluster: Cluster, live: Mapping[Key, ObjectView]) -> Judgement
     if storage.external is not None:
         return Judgement(status=True, reason="External", message="somebody else runs the store")
     if storage.files is not None:
-        claim = storage.files.claim_name
-        return Judgement(status=True, reason="Claim", message=f"claim {claim or cluster.name + '-store'}")
+        return _judge_claim(cluster, storage.files.claim_name, live)
     waiting = [view.key.name for view in live.values() if view.key.kind == "StatefulSet" and not view.ready]
     sets = [view for view in live.values() if view.key.kind == "StatefulSet"]
     if not sets or waiting:
@@ -41,6 +40,17 @@ def judge_storage(cluster: Cluster, live: Mapping[Key, ObjectView]) -> Judgement
             message=f"waiting for {', '.join(sorted(waiting)) or 'the store'}",
         )
     return Judgement(status=True, reason="StoreReady")
+
+
+def _judge_claim(cluster: Cluster, given: str | None, live: Mapping[Key, ObjectView]) -> Judgement:
+    """A claim of ours is watched; one that is given is somebody else's."""
+    if given is not None:
+        return Judgement(status=True, reason="GivenClaim", message=f"claim {given}")
+    claim = live.get(Key(kind="PersistentVolumeClaim", name=f"{cluster.name}-store"))
+    if claim is not None and claim.ready:
+        return Judgement(status=True, reason="ClaimBound", message=f"claim {claim.key.name}")
+    told = f"claim {cluster.name}-store is not bound; does its storage class offer ReadWriteMany volumes?"
+    return Judgement(status=False, reason="ClaimNotBound", message=told)
 
 
 def judge_scaling(cluster: Cluster, planner: Judgement | None) -> Judgement:

@@ -11,7 +11,7 @@ import logging
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from dualpath_operator import metrics, names
@@ -198,11 +198,11 @@ class Reconciler:
         revisions = frozenset({now.revision, *(view.replica.revision for view in now.replicas)})
         missing = [role for role, group in now.groups.items() if group is None]
         owned = owned_replicas(cluster, now.wanted, missing)
-        step = (cluster.generation, now.revision, revisions, tuple(owned.items()))
+        step = (cluster.generation, now.revision, revisions, tuple(owned.items()), bool(now.replicas))
         versions = {key: view.version for key, view in now.live.items()}
         if step == memory.in_step and versions == {key: seen for key, (seen, _) in memory.in_sync.items()}:
             return
-        desired = objects(cluster, self._around, now.revision, revisions, owned)
+        desired = objects(_as_rendered(cluster, now.replicas), self._around, now.revision, revisions, owned)
         plan = plan_objects(desired, now.live, cluster.uid, memory.in_sync, kept(cluster, revisions))
         memory.in_sync = plan.in_sync
         for apply in plan.applies:
@@ -338,6 +338,13 @@ class Reconciler:
         self._memories.pop(key, None)
         self._telemetry.forget(key)
         metrics.forget_cluster(*key)
+
+
+def _as_rendered(cluster: Cluster, replicas: tuple[ReplicaView, ...]) -> Cluster:
+    """A suspended cluster keeps its gateway until its engines are gone: they finish their work through it."""
+    if not (cluster.spec.suspend and replicas):
+        return cluster
+    return replace(cluster, spec=cluster.spec.model_copy(update={"suspend": False}))
 
 
 def described(step: Step, cluster: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from dualpath_api.spec.fabric import FabricMode
 from dualpath_api.status import (
     ClusterStatus,
     Condition,
@@ -19,6 +20,7 @@ from dualpath_api.status import (
 )
 from dualpath_api.status import ConditionType as Type
 from dualpath_operator.findings import Findings, Judgement
+from dualpath_operator.model import Cluster
 from dualpath_operator.names import ROLES
 from dualpath_operator.observe import ReplicaView
 from dualpath_operator.rollout_model import Outcome, State
@@ -81,7 +83,7 @@ def _judge(findings: Findings, roles: Mapping[str, RoleStatus]) -> dict[Type, Ju
         Type.DECODE_READY: _role_ready(roles["decode"], "decode"),
         Type.STORAGE_READY: findings.storage,
         Type.SCHEDULER_READY: _scheduler(findings),
-        Type.FABRIC_READY: _fabric(findings.replicas),
+        Type.FABRIC_READY: _fabric(findings.cluster, findings.replicas),
         Type.PATH_BALANCED: findings.balanced,
         Type.PATH_TUNED: findings.tuned,
         Type.SCALING_ACTIVE: findings.scaling,
@@ -113,6 +115,9 @@ def _ready(findings: Findings, judged: Mapping[Type, Judgement], stalled: Judgem
         )
     needed = (Type.STORAGE_READY, Type.SCHEDULER_READY, Type.PREFILL_READY, Type.DECODE_READY)
     for kind in (*needed, Type.ROLLOUT_COMPLETE):
+        if judged[kind].status is not True and spec.paused:
+            told = f"spec.paused is true, nothing is changed; {judged[kind].message}"
+            return Judgement(status=False, reason="Paused", message=told)
         if judged[kind].status is not True:
             return Judgement(status=False, reason=judged[kind].reason, message=judged[kind].message)
     if not any(findings.wanted.values()):
@@ -137,13 +142,19 @@ def _scheduler(findings: Findings) -> Judgement:
     return Judgement(status=False, reason="GatewayNotReady", message="the gateway's Pod is not ready yet")
 
 
-def _fabric(replicas: Sequence[ReplicaView]) -> Judgement:
+def _fabric(cluster: Cluster, replicas: Sequence[ReplicaView]) -> Judgement:
     """What the preflight of the Pods says."""
+    fabric = cluster.spec.fabric
+    if fabric.mode is FabricMode.NONE or not fabric.preflight:
+        reason = "PodNetwork" if fabric.mode is FabricMode.NONE else "NotChecked"
+        return Judgement(status=True, reason=reason)
     pods = [pod for view in replicas for pod in view.pods]
     failing = [pod for pod in pods if pod.problem.startswith("fabric:")]
     if failing:
-        told = f"{failing[0].name}: {failing[0].problem}"
-        return Judgement(status=False, reason="PreflightFailed", message=f"{told} ({len(failing)} Pods)")
+        told = (
+            f"{failing[0].name}: {failing[0].problem} ({len(failing)} Pods); its container `fabric` logs why"
+        )
+        return Judgement(status=False, reason="PreflightFailed", message=told)
     if any(pod.ready for pod in pods):
         return Judgement(status=True, reason="PreflightPassed")
     return _UNKNOWN
@@ -156,7 +167,8 @@ def _rollout(findings: Findings) -> Judgement:
     if plan.outcome is Outcome.COMPLETE:
         return Judgement(status=True, reason=str(plan.outcome))
     waiting = next((pod.problem for view in findings.replicas for pod in view.pods if pod.problem), "")
-    message = "; ".join(part for part in (plan.message, plan.blocked or "", waiting) if part)
+    blocked = plan.blocked if plan.blocked and plan.blocked not in plan.message else ""
+    message = "; ".join(part for part in (plan.message, blocked, waiting) if part)
     return Judgement(status=False, reason=str(plan.outcome), message=message)
 
 

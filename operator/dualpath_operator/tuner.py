@@ -24,6 +24,11 @@ from dualpath_operator.sizing import Fleet, Signs, Sized, size
 from dualpath_policy import RetuneKnobs, SideTraffic, Traffic, TuneReason, Tuning, next_tuning
 
 _NEVER = Judgement(status=None, reason="NoTelemetry", message="no report of the gateway yet")
+_NO_NICS = Judgement(
+    status=None,
+    reason="NicsNotNamed",
+    message="spec.nics names no storage NICs: reads are balanced by their queues alone",
+)
 _HELD = {TuneReason.STALE, TuneReason.ONE_SIDED}
 _FIXED = "Fixed"
 
@@ -153,6 +158,8 @@ def _tune(cluster: Cluster, report: ControlReport | None, told: Told, moment: Mo
     if stepping:
         message = f"{found.message} ({moment.problem})" if moment.problem else found.message
         judged = Judgement(status=found.reason not in _HELD, reason=str(found.reason), message=message)
+        if found.reason is TuneReason.ONE_SIDED and not cluster.spec.nics:
+            judged = _NO_NICS
         told = replace(told, tuned=judged, stepped_at=None if stale else moment.clock)
     share = ShareStatus(
         target=found.share_permille,

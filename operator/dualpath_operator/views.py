@@ -71,7 +71,7 @@ class ObjectView:
     intent: str
     owner: str  # uid of its controller
     content: bytes
-    ready: bool  # of Deployments and StatefulSets: all that is wanted is ready
+    ready: bool  # of Deployments and StatefulSets: all that is wanted is ready; of claims: bound
     replicas: int | None = None  # spec.replicas
     managers: frozenset[str] = frozenset()  # who owns spec.replicas of an engine group
     created: bool = False  # our fields are noted as created, not as applied
@@ -163,6 +163,8 @@ def object_view(body: Mapping[str, Any]) -> ObjectView:
 
 
 def _ready(meta: Mapping[str, Any], spec: Mapping[str, Any], status: Mapping[str, Any]) -> bool:
+    if "phase" in status:  # of a claim
+        return bool(status["phase"] == "Bound")
     wanted = spec.get("replicas", 1)
     seen = status.get("observedGeneration", 0) >= meta.get("generation", 0)
     updated = status.get("updatedReplicas", 0) >= wanted

@@ -107,7 +107,16 @@ def stateful_set(ready: int):
 
 def test_the_store_is_judged_by_who_runs_it():
     assert judge_storage(cluster_of(NODES), {}).reason == "External"
-    assert judge_storage(cluster_of(LOCAL), {}).message == "claim qwen-store"
+    assert judge_storage(cluster_of(LOCAL), {}).reason == "ClaimNotBound"
+    for phase, reason in (("Pending", "ClaimNotBound"), ("Bound", "ClaimBound")):
+        claim = object_view(
+            {
+                "kind": "PersistentVolumeClaim",
+                "metadata": {"name": "qwen-store", "uid": "u", "resourceVersion": "1"},
+                "status": {"phase": phase},
+            }
+        )
+        assert judge_storage(cluster_of(LOCAL), {claim.key: claim}).reason == reason
     managed = cluster_of(MANAGED)
     key = Key(kind="StatefulSet", name="qwen-store")
     assert judge_storage(managed, {}).status is False
