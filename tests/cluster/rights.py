@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from audit_log import Asked, Right, not_granted, rights, unused
 from charts_bed import OPERATOR, installed, render
 from foreign_kinds import definition
@@ -63,9 +65,10 @@ class Bounded(Site):
         ]
         super().__init__(bed, namespace)
 
-    def _grant(self) -> None:
+    def _grant(self, account: str) -> Path:
         for body in self._wanted:
             self.kube.apply(body)
+        return self.bed.plane.for_service_account(self.namespace, account)
 
     def revoke(self) -> None:
         """Remove what is not in the namespace."""

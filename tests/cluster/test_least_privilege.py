@@ -181,8 +181,8 @@ NEEDS = {
 def test_rights_that_only_admission_asks_for_are_needed_too(bed: Bed, namespace: str) -> None:
     assert set(NEEDS) == BY_ADMISSION
     site = Bounded(bed, namespace, "namespaced")
-    operator = Kube(bed.plane.for_service_account(namespace, ACCOUNT))
     leading = site.operator()
+    operator = Kube(bed.plane.for_service_account(namespace, ACCOUNT))
     site.apply(spec())
     site.ready()
     leading.stop()

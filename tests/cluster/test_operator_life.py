@@ -86,8 +86,8 @@ def test_an_operator_that_starts_again_writes_nothing(site: Site) -> None:
 
 
 def test_deleting_a_cluster_leaves_nothing(site: Site, kube: Kube) -> None:
+    site.operator()  # with its account
     before = listing(kube, namespaces=[site.namespace])
-    site.operator()
     site.apply(spec(2, 2))
     site.ready()
     assert len(listing(kube, namespaces=[site.namespace]) - before) > 15
