@@ -47,7 +47,13 @@ TEMPLATE: Object = {
         "containers": [
             {
                 "name": "engine",
-                "env": [{"name": "PYTHONPATH", "value": f"/{SITE}:{MOUNTED}"}],
+                "env": [
+                    {"name": "PYTHONPATH", "value": f"/{SITE}:{MOUNTED}"},
+                    {
+                        "name": "OMP_NUM_THREADS",
+                        "value": "1",
+                    },  # threads that wait for each other crawl when busy
+                ],
                 "volumeMounts": [{"name": "packages", "mountPath": MOUNTED, "readOnly": True}],
             }
         ],

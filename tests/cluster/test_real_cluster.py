@@ -21,7 +21,7 @@ from transformers_side import TransformersSide
 from waiting import until
 
 PROMPT = fresh(300, "first turn")
-LONG = 1500  # tokens: some seconds
+LONG = 1200  # tokens: some seconds
 
 
 @pytest.fixture(scope="module")
@@ -129,7 +129,6 @@ def test_a_new_gateway_finds_the_same_engines_and_their_blocks(bed: ServingBed) 
 def test_a_rolling_restart_fails_no_request(bed: ServingBed) -> None:
     old = {pod["metadata"]["uid"] for pod in bed.pods()}
     former = bed.revision()["current"]
-    bed.complete(PROMPT, 400)  # so that all others find the same blocks
     with Load(bed, PROMPT, 400) as load:
         bed.change(restart={"id": "again"})
         until(lambda: bed.revision()["updated"] != former, 30)
@@ -138,7 +137,6 @@ def test_a_rolling_restart_fails_no_request(bed: ServingBed) -> None:
     assert {pod["metadata"]["labels"]["dualpath.io/revision"] for pod in bed.pods()} == {
         bed.revision()["updated"]
     }
-    assert len(load.answers) > 3
     assert {len(answer) for answer in load.answers} == {400}
     assert len({tuple(answer) for answer in load.answers}) == 1
 
