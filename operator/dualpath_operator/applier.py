@@ -55,7 +55,7 @@ class Applier:
             made = await (self._make(apply.obj, owner) if apply.new else self._bring(apply))
         except KubeError as error:
             metrics.APPLIES.labels(key.kind, "error").inc()
-            if error.transient or error.status in {401, 403}:
+            if error.transient or error.status == 401:
                 raise
             done.refused.append((key, str(error)))
             return False
