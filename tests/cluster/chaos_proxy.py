@@ -184,6 +184,8 @@ class ChaosProxy:
     def _serve(self) -> None:
         asyncio.set_event_loop(self._loop)
         self._loop.run_until_complete(self._run())
+        for _ in range(5):  # transports that were aborted close their sockets in a later turn of the loop
+            self._loop.run_until_complete(asyncio.sleep(0))
         self._loop.close()
 
     async def _run(self) -> None:

@@ -5,9 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from controlplane import ControlPlane
 from kube_api import ApiError, Kube, Object
+from kubernetes.aio.config import kube_config
 from stories import GROUPS, Site, names_of, settled, spec
 from waiting import until
+
+from dualpath_operator.kinds import CLUSTER
+from dualpath_operator.kube import Api
 
 QUICK = {"resync": "1s"}
 
@@ -64,7 +69,8 @@ def test_a_foreign_object_is_not_touched(site: Site, kube: Kube, kind: str, reso
     }
     assert now["metadata"]["uid"] == made["metadata"]["uid"]
     assert "dualpath.io/cluster" not in now["metadata"].get("labels", {})
-    assert name not in {call.name for call in site.writes() if call.resource == resource.partition(".")[0]}
+    done = [call for call in site.writes() if call.code < 400 and call.resource == resource.partition(".")[0]]
+    assert name not in {call.name for call in done}
     kube.delete(resource, name, site.namespace)
     site.ready()
     assert site.condition("Stalled")["status"] == "False"
@@ -171,3 +177,13 @@ def caught(condition: Any) -> bool:
         if error.code == 404:
             return False
         raise
+
+
+@pytest.mark.usefixtures("definitions")
+async def test_a_listing_of_nothing_is_empty(
+    control_plane: ControlPlane, namespace: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(control_plane.admin))
+    async with await Api.connect() as api:
+        assert await api.list(CLUSTER, namespace) == []
+        assert await api.list(CLUSTER, namespace, metadata_only=True) == []
