@@ -11,7 +11,6 @@ import base64
 import json
 import shutil
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +88,9 @@ class ServingBed:
     def install(self) -> None:
         """Everything that is there before a cluster."""
         install_definitions(self.kube)
+        # its view of kinds is up to 30 s old, and a budget that it could not compute then waits for a pod's event
+        self.plane.processes["kube-controller-manager"].kill()
+        self.plane.start_controllers()
         for name in (SPACE, SYSTEM):
             labels = {"pod-security.kubernetes.io/enforce": "restricted"}
             metadata = {"name": name, "labels": labels}
@@ -254,29 +256,6 @@ class ServingBed:
         answer = self._http.request("GET", f"{self.url}/control/v1/report", headers=headers, timeout=30)
         assert answer.status == 200, answer.data
         return decode_report(answer.data)
-
-
-class Load:
-    """Requests one after another for as long as it is entered; `answers` is all of them."""
-
-    def __init__(self, bed: ServingBed, prompt: Sequence[int], count: int) -> None:
-        self._bed, self._prompt, self._count = bed, prompt, count
-        self._over = False
-        self._pool = ThreadPoolExecutor(1)
-        self.answers: list[list[int]] = []
-
-    def __enter__(self) -> Load:
-        self._running: Future[None] = self._pool.submit(self._run)
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._over = True
-        self._pool.shutdown()
-        self._running.result()
-
-    def _run(self) -> None:
-        while not self._over:
-            self.answers.append(self._bed.complete(self._prompt, self._count)[0])
 
 
 def volume(name: str, place: Path, claimed_by: str) -> Object:

@@ -5,8 +5,8 @@ The tests tell one story, in order, of one cluster.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 from checkpoints import cached_checkpoint
@@ -16,12 +16,35 @@ from kube_api import ApiError
 from kube_objects import condition_of
 from object_listing import Key, listing
 from real_nodes import RealNodes
-from serving_bed import CLUSTERS, NAME, SPACE, Load, ServingBed, blocks
+from serving_bed import CLUSTERS, NAME, SPACE, ServingBed, blocks
 from transformers_side import TransformersSide
 from waiting import until
 
 PROMPT = fresh(300, "first turn")
 LONG = 1200  # tokens: some seconds
+
+
+class Load:
+    """Requests one after another for as long as it is entered; `answers` is all of them."""
+
+    def __init__(self, bed: ServingBed, prompt: Sequence[int], count: int) -> None:
+        self._bed, self._prompt, self._count = bed, prompt, count
+        self._over = False
+        self._pool = ThreadPoolExecutor(1)
+        self.answers: list[list[int]] = []
+
+    def __enter__(self) -> Load:
+        self._running: Future[None] = self._pool.submit(self._run)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._over = True
+        self._pool.shutdown()
+        self._running.result()
+
+    def _run(self) -> None:
+        while not self._over:
+            self.answers.append(self._bed.complete(self._prompt, self._count)[0])
 
 
 @pytest.fixture(scope="module")
