@@ -109,7 +109,11 @@ class Clusters:
         from dualpath_operator.names import control_secret
 
         found = await self.api.get(SECRET, self.namespace, control_secret(cluster))
-        return base64.b64decode((found or {}).get("data", {}).get("token", "")).decode("ascii", "replace")
+        return (
+            base64.b64decode((found or {}).get("data", {}).get("token", ""))
+            .decode("ascii", "replace")
+            .strip()
+        )
 
 
 @asynccontextmanager

@@ -45,6 +45,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         set_up_logging("operator", settings.log.format, level)
         gc.set_threshold(50_000, 20, 20)  # thousands of views live long; looking at them is dear
         return uvloop.run(run(settings))
+    except OSError as error:
+        sys.stderr.write(f"error: the operator cannot start\n  cause:  {error}\n  remedy: see its settings\n")
+        return 2
     except DualPathError as error:
         sys.stderr.write(f"error: {error}\n")
         return 2

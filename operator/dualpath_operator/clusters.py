@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import json
+import logging
 
 from pydantic import ValidationError
 
-from dualpath_api.cluster import GROUP, VERSION
+from dualpath_api.cluster import GROUP, VERSION, ClusterSpec
 from dualpath_api.errors import DualPathError
 from dualpath_api.loading import build_cluster
-from dualpath_operator.desired import check_pod_templates
+from dualpath_operator.desired import check_pod_templates, revision_of
 from dualpath_operator.memory import Memory
-from dualpath_operator.model import FINALIZER, Cluster
+from dualpath_operator.model import FINALIZER, Cluster, Surroundings
 from dualpath_operator.views import ClusterKey, ClusterView
 
+log = logging.getLogger(__name__)
 
-def read_cluster(key: ClusterKey, view: ClusterView, memory: Memory) -> tuple[Cluster | None, str]:
-    """The cluster, or None and what is wrong with its spec. A spec is read once per generation."""
+
+def read_cluster(
+    key: ClusterKey, view: ClusterView, memory: Memory, around: Surroundings
+) -> tuple[Cluster | None, str]:
+    """The cluster, or None and what is wrong with its spec. A spec is read and rendered once a generation."""
     if memory.generation != view.generation:
         memory.spec, memory.problem, memory.revision = None, "", ""
         data = {
@@ -28,22 +33,29 @@ def read_cluster(key: ClusterKey, view: ClusterView, memory: Memory) -> tuple[Cl
         try:
             spec = build_cluster(data, source=f"{key[0]}/{key[1]}").spec
             check_pod_templates(spec)
+            memory.revision = revision_of(_cluster(key, view, spec), around)
             memory.spec = spec
         except (DualPathError, ValidationError) as error:
             memory.problem = " ".join(str(error).split())
+        except (
+            Exception
+        ) as error:  # a podTemplate is free-form: what nobody thought of must not wedge a cluster
+            log.exception("%s/%s cannot be rendered", *key)
+            memory.problem = f"the spec cannot be rendered, look at its podTemplates: {error}"
         memory.generation = view.generation
-    if memory.spec is None:
-        return None, memory.problem
+    return (None, memory.problem) if memory.spec is None else (_cluster(key, view, memory.spec), "")
+
+
+def _cluster(key: ClusterKey, view: ClusterView, spec: ClusterSpec) -> Cluster:
     namespace, name = key
-    cluster = Cluster(
+    return Cluster(
         namespace=namespace,
         name=name,
         uid=view.uid,
         generation=view.generation,
-        spec=memory.spec,
+        spec=spec,
         deleting=view.deleting,
     )
-    return cluster, ""
 
 
 def finalizers_with(finalizers: tuple[str, ...]) -> tuple[str, ...]:

@@ -11,6 +11,8 @@ from dualpath_api.report import ControlReport, TuningReport, decode_report, enco
 
 TIMEOUT_S = 5.0
 
+MAX_ANSWER_BYTES = 8 << 20
+
 
 class GatewayAbsentError(Exception):
     """Nobody listens there: no scheduler, so nothing is assigned to any engine."""
@@ -34,7 +36,7 @@ class Control:
         timeout = aiohttp.ClientTimeout(total=TIMEOUT_S, connect=TIMEOUT_S)
         # a connection per call: thousands of idle ones would outnumber what they save
         connector = aiohttp.TCPConnector(limit=64, force_close=True)
-        self._session = aiohttp.ClientSession(timeout=timeout, connector=connector)
+        self._session = aiohttp.ClientSession(auto_decompress=False, timeout=timeout, connector=connector)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -68,8 +70,10 @@ class Control:
         if body is not None:
             headers["Content-Type"] = "application/json"
         try:
-            async with self._session.request(method, url, headers=headers, data=body) as answer:
-                raw = await answer.read()
+            # the gateway is its cluster's, not ours: it leads us nowhere, and its answers have an end
+            request = self._session.request(method, url, headers=headers, data=body, allow_redirects=False)
+            async with request as answer:
+                raw = await _bounded(answer, url)
                 status = answer.status
         except aiohttp.ClientConnectorError as error:
             if _nobody(error.os_error):
@@ -82,9 +86,19 @@ class Control:
             return b""  # the engine is not connected: nothing to ask of it
         if status in {401, 403}:
             raise TokenRefusedError(f"{url}: answered {status}, so it does not take the control token")
-        if status >= 400:
+        if status >= 300:
             raise GatewaySilentError(f"{url}: answered {status}")
         return raw
+
+
+async def _bounded(answer: aiohttp.ClientResponse, url: str) -> bytes:
+    """The body, up to a size that no report has."""
+    raw = bytearray()
+    async for chunk in answer.content.iter_chunked(1 << 16):
+        raw += chunk
+        if len(raw) > MAX_ANSWER_BYTES:
+            raise GatewaySilentError(f"{url}: its answer has more than {MAX_ANSWER_BYTES} bytes")
+    return bytes(raw)
 
 
 def _nobody(error: OSError) -> bool:

@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from dualpath_operator import metrics, names
+from dualpath_operator import metrics
 from dualpath_operator.desired import engine_pod
 from dualpath_operator.kinds import POD
 from dualpath_operator.kube import Api, KubeError
@@ -37,8 +37,11 @@ class Engines:
             if step.role.value in groups
             for node in range(_nodes(cluster, step.role.value))
         ]
-        refusals = await asyncio.gather(*(self._make(pod, memory, now) for pod in pods))
-        return [refusal for refusal in refusals if refusal]
+        made = await asyncio.gather(*(self._make(pod, memory, now) for pod in pods), return_exceptions=True)
+        for result in made:  # only when all have ended: none goes on unseen
+            if isinstance(result, BaseException):
+                raise result
+        return [refusal for refusal in made if isinstance(refusal, str) and refusal]
 
     async def complete(
         self,
@@ -47,15 +50,18 @@ class Engines:
         views: Iterable[ReplicaView],
         memory: Memory,
         now: float,
-    ) -> None:
-        """Make the Pods that are missing of replicas whose making was interrupted."""
+    ) -> list[str]:
+        """Make the Pods that are missing of replicas whose making was interrupted. Returns refusals."""
+        refusals = []
         for view in views:
             replica = view.replica
             if replica.role.value not in groups:
                 continue
             for node in missing_pods(view, _nodes(cluster, replica.role.value)):
                 pod = self._pod(cluster, groups, replica.role.value, replica.revision, replica.index, node)
-                await self._make(pod, memory, now)
+                if refusal := await self._make(pod, memory, now):
+                    refusals.append(refusal)
+        return refusals
 
     def _pod(
         self, cluster: Cluster, groups: Mapping[str, str], role: str, revision: str, index: int, node: int
@@ -114,8 +120,3 @@ class Engines:
 
 def _nodes(cluster: Cluster, role: str) -> int:
     return (cluster.spec.prefill if role == "prefill" else cluster.spec.decode).parallelism.nodes
-
-
-def group_uids(cluster: Cluster, uids: Mapping[str, str]) -> dict[str, str]:
-    """Role to uid of its engine group, of those that exist."""
-    return {role: uids[name] for role in names.ROLES if (name := names.group(cluster.name, role)) in uids}

@@ -17,17 +17,17 @@ def set_gauges(key: ClusterKey, report: ControlReport, told: Told) -> None:
     """Set what the report knows, and drop what it does not know any more."""
     share = told.paths.decode_share_permille
     for kind, permille in (("target", share.target), ("observed", share.observed)):
-        _set(metrics.DECODE_SHARE, (*key, kind), None if permille is None else permille / 1000)
+        set_or_drop(metrics.DECODE_SHARE, (*key, kind), None if permille is None else permille / 1000)
     hit = told.paths.kv_hit_permille
-    _set(metrics.HIT_RATIO, key, None if hit is None else hit / 1000)
+    set_or_drop(metrics.HIT_RATIO, key, None if hit is None else hit / 1000)
     for role in ROLES:
         side: SideReport = getattr(report.sides, role)
-        _set(metrics.READ_QUEUE, (*key, role), side.read_queue_s)
+        set_or_drop(metrics.READ_QUEUE, (*key, role), side.read_queue_s)
         for nic_class in ("storage", "compute"):
             quantiles = getattr(side.nics, nic_class)
             for quantile, permille in (("0.5", quantiles.p50_permille), ("0.95", quantiles.p95_permille)):
                 value = None if permille is None else permille / 1000
-                _set(metrics.NIC_UTILIZATION, (*key, role, nic_class, quantile), value)
+                set_or_drop(metrics.NIC_UTILIZATION, (*key, role, nic_class, quantile), value)
 
 
 def set_age(key: ClusterKey, age_s: Callable[[], float]) -> None:
@@ -40,7 +40,8 @@ def forget_age(key: ClusterKey) -> None:
     metrics.TELEMETRY_AGE.remove(*key)
 
 
-def _set(gauge: Gauge, labels: tuple[str, ...], value: float | None) -> None:
+def set_or_drop(gauge: Gauge, labels: tuple[str, ...], value: float | None) -> None:
+    """Set a series, or remove it: what is not known any more must not stand there for ever."""
     if value is None:
         gauge.remove(*labels)
     else:

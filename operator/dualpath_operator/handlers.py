@@ -26,12 +26,14 @@ def register(
 
     async def told(event: kopf.RawEvent, **_: Any) -> None:
         body: dict[str, Any] = dict(event["object"])
+        keys: tuple[ClusterKey, ...]
         if event["type"] == "DELETED":
             meta = body["metadata"]
-            key = world.remove(body["kind"], meta["namespace"], meta["name"], meta["uid"])
+            gone = world.remove(body["kind"], meta["namespace"], meta["name"], meta["uid"])
+            keys = () if gone is None else (gone,)
         else:
-            key = world.put(body)
-        if key is not None:
+            keys = world.take(body)
+        for key in keys:
             wake(key)
 
     for kind in kinds:

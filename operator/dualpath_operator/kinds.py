@@ -7,7 +7,7 @@ from urllib.parse import quote
 
 from dualpath_api.cluster import GROUP, VERSION
 from dualpath_operator.model import MANAGER
-from dualpath_operator.names import CLUSTER_LABEL, ROLE_LABEL
+from dualpath_operator.names import CLUSTER_LABEL, ROLE_LABEL, ROLES
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,7 @@ OURS = f"app.kubernetes.io/managed-by={MANAGER},{CLUSTER_LABEL}"
 
 CLUSTER = Kind(GROUP, VERSION, "DualPathCluster", "dualpathclusters")
 ENGINE_GROUP = Kind(GROUP, VERSION, "DualPathEngineGroup", "dualpathenginegroups", labels=OURS)
-POD = Kind("", "v1", "Pod", "pods", labels=f"{OURS},{ROLE_LABEL}")
+POD = Kind("", "v1", "Pod", "pods", labels=f"{OURS},{ROLE_LABEL} in ({', '.join(ROLES)})")
 SECRET = Kind("", "v1", "Secret", "secrets", watched=False)
 EVENT = Kind("", "v1", "Event", "events", watched=False)
 DEPLOYMENT = Kind("apps", "v1", "Deployment", "deployments", labels=OURS)

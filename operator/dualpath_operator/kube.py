@@ -105,7 +105,7 @@ class Api:
         try:
             found = await self.request("GET", f"/apis/{api_version}")
         except KubeError as error:
-            if error.status in {403, 404, 503}:
+            if error.status in {403, 404}:
                 return frozenset()
             raise
         return frozenset(f"{api_version}/{resource['kind']}" for resource in found.get("resources", ()))
@@ -192,7 +192,10 @@ class Api:
             raise KubeError(0, "NoAnswer", f"{method} {path}: {reason}") from error
         if answer.status >= 400:
             raise _refusal(answer.status, dict(answer.headers), raw, f"{method} {path}")
-        return dict(json.loads(raw)) if raw else {}
+        try:
+            return dict(json.loads(raw)) if raw else {}
+        except ValueError as error:  # of something in front of the API server
+            raise KubeError(0, "NoAnswer", f"{method} {path}: the answer is no JSON object") from error
 
 
 def _refusal(status: int, headers: Mapping[str, str], raw: bytes, call: str) -> KubeError:

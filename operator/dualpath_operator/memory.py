@@ -36,8 +36,6 @@ class Memory:
     group_status: dict[str, dict[str, Any]] = field(default_factory=dict)  # by role
     failures: int = 0  # passes in a row
     retuned: tuple[int, float] | None = None  # target told last in an event, and when
-    progress: tuple[object, ...] = ()
-    events: dict[str, str] = field(default_factory=dict)  # condition type -> reason told last
 
     def expire(self, now: float) -> None:
         """Forget writes that nobody told about."""

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from typing import TypeVar
 
 import kopf
 
@@ -23,6 +24,8 @@ from dualpath_operator.workqueue import WorkQueue
 from dualpath_operator.world import World
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 SETTLE_S = 0.2
 """Events of one cluster within this time cause one pass."""
@@ -48,7 +51,7 @@ async def operate(
 
     Raises whatever made kopf give up: the process has to start anew then.
     """
-    optional = await known_kinds(api)
+    optional = await patiently(lambda: known_kinds(api))
     log.info("optional kinds: %s", ", ".join(sorted(kind.name for kind in optional)) or "none")
     around = Surroundings(
         images=Images(**settings.images.model_dump()),
@@ -61,7 +64,7 @@ async def operate(
     async with Control() as control:
         telemetry = Telemetry(control, settings.gateway_url, passes.add, visits.add)
         reconciler = Reconciler(api, world, settings, around, telemetry)
-        await _fill(sight, kinds)
+        await patiently(lambda: sight.fill(kinds))
         for key in world.clusters():
             passes.add(key, 0.0)
         tasks = [
@@ -81,11 +84,11 @@ async def operate(
             await asyncio.gather(*tasks, return_exceptions=True)
 
 
-async def _fill(sight: Sight, kinds: Sequence[Kind]) -> None:
-    """The world as it is; waits for kinds that are not installed yet."""
+async def patiently(ask: Callable[[], Awaitable[T]]) -> T:
+    """An answer of the API server, asked for until it comes: kinds may not be installed yet."""
     while True:
         try:
-            return await sight.fill(kinds)
+            return await ask()
         except KubeError as error:
             log.warning("not all objects can be listed yet: %s", error)
             await asyncio.sleep(error.retry_after or RETRY_S)

@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from dualpath_operator import metrics, names
 from dualpath_operator.applier import Applied, Applier
 from dualpath_operator.clusters import finalizers_with, read_cluster
-from dualpath_operator.desired import kept, objects, revision_of
+from dualpath_operator.desired import kept, objects
 from dualpath_operator.engines import Engines
 from dualpath_operator.findings import Findings
 from dualpath_operator.judgements import balance_of, gateway_ready, judge_scaling, judge_storage, problems_of
@@ -133,7 +133,7 @@ class Reconciler:
             memory = self._memories[key]
         memory.uid = view.uid
         memory.expire(self._clock())
-        cluster, problem = read_cluster(key, view, memory)
+        cluster, problem = read_cluster(key, view, memory, self._around)
         if cluster is None:
             if view.deleting:
                 await self._release(key, view)
@@ -152,7 +152,7 @@ class Reconciler:
                 await self._apply_objects(now)
             self._follow(now)
             await self._carry_out(now)
-        if cluster.deleting and not now.replicas:
+        if cluster.deleting and all(v.replica.state is State.LOST for v in now.replicas):
             await self._release(key, view)
             return None
         await self._admit(now)
@@ -170,11 +170,13 @@ class Reconciler:
             role: live.get(Key(kind=ENGINE_GROUP.name, name=names.group(cluster.name, role)))
             for role in names.ROLES
         }
-        revision = memory.revision = memory.revision or revision_of(cluster, self._around)
+        revision = memory.revision
         status = memory.status or json.loads(view.status)
         before = {role: status.get("roles", {}).get(role, {}).get("desired", 0) for role in names.ROLES}
         wanted = wanted_replicas(cluster, groups, self._telemetry.recall(key, view), before)
-        pods = self._world.pods(key, memory)
+        owners = {group.uid for group in groups.values() if group} | set(memory.group_uids.values())
+        # labels can be copied by anyone: what another made is neither counted nor deleted
+        pods = [pod for pod in self._world.pods(key, memory) if pod.owner in owners]
         drains = self._telemetry.drains(key, cluster, pods)
         replicas = tuple(replicas_of(cluster.name, pods, drains, datetime.now(UTC)))
         self._telemetry.gone(key, (view.replica.id for view in replicas))
@@ -243,8 +245,8 @@ class Reconciler:
                 uids.setdefault(role, made)
         creates = [step for step in now.plan.steps if isinstance(step, Create)]
         newest = [view for view in now.replicas if view.replica.revision == now.revision]
-        await self._engines.complete(cluster, uids, newest, memory, clock)
-        now.refusals = await self._engines.create(cluster, uids, creates, memory, clock)
+        now.refusals = await self._engines.complete(cluster, uids, newest, memory, clock)
+        now.refusals += await self._engines.create(cluster, uids, creates, memory, clock)
 
     async def _admit(self, now: Pass) -> None:
         """Set the gates that the scheduler's report asks for."""

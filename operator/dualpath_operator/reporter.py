@@ -13,6 +13,7 @@ from dualpath_api.cluster import GROUP, VERSION
 from dualpath_api.status import ClusterStatus, GroupStatus
 from dualpath_operator import metrics, names
 from dualpath_operator.findings import Findings
+from dualpath_operator.gauges import set_or_drop
 from dualpath_operator.kinds import CLUSTER, ENGINE_GROUP
 from dualpath_operator.kube import Api, KubeError
 from dualpath_operator.memory import Memory
@@ -134,8 +135,7 @@ def gauges(cluster: Cluster, status: ClusterStatus) -> None:
         ("lower", balance.lower_permille),
         ("upper", balance.upper_permille),
     ):
-        if permille is not None:
-            metrics.PD_RATIO.labels(*labels, kind).set(permille / 1000)
+        set_or_drop(metrics.PD_RATIO, (*labels, kind), None if permille is None else permille / 1000)
 
 
 def _status_of(kind: str, key: ClusterKey, status: Mapping[str, Any]) -> Object:

@@ -58,7 +58,11 @@ def _take(found: Object | None, cluster: Cluster, memory: Memory) -> bool:
     if not any(ref.get("controller") and ref["uid"] == cluster.uid for ref in owners):
         return False
     try:
-        memory.token = base64.b64decode((found or {}).get("data", {}).get("token", "")).decode()
+        memory.token = (
+            base64.b64decode((found or {}).get("data", {}).get("token", "")).decode("ascii").strip()
+        )
+        if not memory.token.isprintable():
+            memory.token = ""
     except ValueError:  # somebody wrote something else there
         memory.token = ""
     return bool(memory.token)

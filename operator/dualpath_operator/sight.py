@@ -51,7 +51,7 @@ class Sight:
 
         async def take(kind: Kind, namespace: str | None) -> None:
             for item in await self._api.list(kind, namespace, labels=kind.labels):
-                self._world.put({"kind": kind.name, **item})
+                self._world.take({"kind": kind.name, **item})
 
         await asyncio.gather(*(take(kind, namespace) for kind in kinds for namespace in self._namespaces))
         self._proven_at = time.monotonic()

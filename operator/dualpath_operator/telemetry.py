@@ -146,7 +146,7 @@ class Telemetry:
         heard = self._heard[key]
         present = set(replicas)
         for replica in [name for name in heard.draining if name not in present]:
-            role = "prefill" if "-prefill-" in replica else "decode"
+            role = replica.rsplit("-", 3)[1]  # NAME-ROLE-REVISION-INDEX
             took = self._clock() - heard.draining.pop(replica)
             late = heard.cluster is not None and took > heard.cluster.spec.drain.deadline
             metrics.DRAIN_SECONDS.labels(role, "deadline" if late else "done").observe(took)

@@ -180,8 +180,10 @@ def applied_by_us(view: ObjectView) -> bool:
     return MANAGER in view.managers
 
 
-def _number(text: str | None) -> int:
-    return int(text) if text is not None and text.isdigit() else 0
+def _number(text: object) -> int:
+    """A small number that somebody may have written; whatever else stands there is 0."""
+    short = isinstance(text, str) and text.isascii() and text.isdigit() and len(text) < 10
+    return int(text) if short and isinstance(text, str) else 0
 
 
 def _nodes(spec: Mapping[str, Any]) -> int:

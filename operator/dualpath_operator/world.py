@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
@@ -22,6 +23,8 @@ from dualpath_operator.views import (
     pod_view,
 )
 
+log = logging.getLogger(__name__)
+
 Place = tuple[str, str, str]
 """(kind, namespace, name)."""
 
@@ -36,6 +39,20 @@ class World:
         self._places: dict[Place, tuple[ClusterKey, View]] = {}
 
     # ------------------------------------------------------------ writing
+
+    def take(self, body: Mapping[str, Any]) -> tuple[ClusterKey, ...]:
+        """As `put`, for what comes from outside: the clusters concerned, before and now. Never raises."""
+        meta = body.get("metadata", {})
+        place: Place = (str(body.get("kind")), str(meta.get("namespace")), str(meta.get("name")))
+        before = self._places.get(place)
+        try:
+            key = self.put(body)
+        except (KeyError, TypeError, ValueError, AttributeError):
+            log.exception("%s cannot be read and is left out", "/".join(place))
+            return ()
+        if key is None:
+            return ()
+        return (key,) if before is None or before[0] == key else (before[0], key)
 
     def put(self, body: Mapping[str, Any]) -> ClusterKey | None:
         """Take up an object as it is now; the cluster it belongs to, or None when that was known already."""

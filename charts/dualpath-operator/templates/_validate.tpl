@@ -52,9 +52,9 @@ Each message says what is wrong and what to set instead.
 {{- range $key, $value := .Values.leaderElection }}
 {{- $_ := set $seconds $key (trimSuffix "s" $value | float64) }}
 {{- end }}
-{{- if or (le $seconds.leaseDuration $seconds.renewDeadline) (le $seconds.renewDeadline $seconds.retryPeriod) }}
+{{- if or (le $seconds.leaseDuration $seconds.renewDeadline) (le $seconds.renewDeadline (mulf 2 $seconds.retryPeriod)) }}
 {{- with .Values.leaderElection }}
-{{- fail (printf "leaderElection: leaseDuration (%s) must be more than renewDeadline (%s), and that more than retryPeriod (%s); else two leaders are possible." .leaseDuration .renewDeadline .retryPeriod) }}
+{{- fail (printf "leaderElection: leaseDuration (%s) must be more than renewDeadline (%s), and that more than twice retryPeriod (%s); else two leaders are possible." .leaseDuration .renewDeadline .retryPeriod) }}
 {{- end }}
 {{- end }}
 {{- end }}

@@ -67,7 +67,8 @@ def _merged(base: Mapping[str, Any], change: Mapping[str, Any]) -> Object:
             else:
                 found.pop(key)
         elif isinstance(value, list) and all(isinstance(item, dict) for item in value):
-            found[key] = _merged_list(found.get(key) or [], value, _NAMED_BY.get(key))
+            old = found.get(key)
+            found[key] = _merged_list(old if isinstance(old, list) else [], value, _NAMED_BY.get(key))
         else:
             found[key] = value
         if found.get(key) == []:
