@@ -142,8 +142,10 @@ def test_the_operator_needs_and_has_the_same_rights(bounded: Bounded) -> None:
     assert (unused, not_granted) == ([], [])
     assert not any("*" in (one.verb, one.group, one.resource) for one in bounded.granted())
     namespaces = {call.namespace for call in bounded.calls() if not call.path}
-    everywhere = {""} if not bounded.settings["watchNamespaces"] else set()
-    assert namespaces == {bounded.namespace} | everywhere
+    if bounded.settings["watchNamespaces"]:
+        assert namespaces == {bounded.namespace}
+    else:  # clusters of earlier tests may be left in other namespaces
+        assert {bounded.namespace, ""} <= namespaces
 
 
 def owned_by(kind: str) -> Callable[[Kube, Site], Object]:
