@@ -97,7 +97,7 @@ def certificate(**values: Any) -> Object:
         ),
         (
             {"leaderElection": {"retryPeriod": "12s"}},
-            "and that more than retryPeriod (12s); else two leaders are possible",
+            "and that more than twice retryPeriod (12s); else two leaders are possible",
         ),
         ({"serviceAccount": {"create": False}}, "Set serviceAccount.name."),
         (
