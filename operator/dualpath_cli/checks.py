@@ -11,8 +11,7 @@ from dualpath_api.cluster import DualPathCluster
 from dualpath_api.errors import SpecError, UnsupportedError
 from dualpath_api.spec.roles import ScalingMode
 from dualpath_api.units import format_bytes
-
-_WEIGHTS = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja"]
+from dualpath_cli import hub
 
 
 def check_machine(cluster: DualPathCluster, host: str, port: int, ready_file: Path | None) -> None:
@@ -55,24 +54,9 @@ def with_local_model(cluster: DualPathCluster) -> DualPathCluster:
     model = cluster.spec.model
     if not model.uri.startswith("hf://"):
         return cluster
-    name = model.uri.removeprefix("hf://")
-    try:
-        from huggingface_hub import snapshot_download
-    except ImportError:
-        raise UnsupportedError(
-            f"{model.uri} cannot be fetched",
-            cause="the package huggingface_hub is not installed",
-            remedy="pip install dualpath[worker], or give a directory: file:///path/of/checkpoint",
-        ) from None
-    try:
-        folder = snapshot_download(name, revision=model.revision, allow_patterns=_WEIGHTS)
-    except Exception as error:  # the hub client raises many kinds, all of which mean: not fetched
-        raise SpecError(
-            f"{model.uri} cannot be fetched",
-            cause=" ".join(str(error).split())[:300] or type(error).__name__,
-            remedy="check the name, the network and HF_TOKEN, or give a directory: file:///path/of/checkpoint",
-        ) from error
-    local = model.model_copy(update={"uri": f"file://{Path(folder).absolute()}", "revision": None})
+    instead = ", or give a directory: file:///path/of/checkpoint"
+    folder = hub.download(model.uri, model.revision, (*hub.TEXT, *hub.WEIGHTS), instead=instead)
+    local = model.model_copy(update={"uri": f"file://{folder.absolute()}", "revision": None})
     return cluster.model_copy(update={"spec": cluster.spec.model_copy(update={"model": local})})
 
 

@@ -11,8 +11,6 @@ from pathlib import Path
 import click
 
 MARKER = ".dualpath-model.json"
-TEXT = ("*.json", "*.jinja", "*.txt", "*.model")
-WEIGHTS = ("*.safetensors",)
 
 
 @click.command()
@@ -34,7 +32,7 @@ def fetch(uri: str, into: Path, revision: str | None, no_weights: bool) -> None:
     Example:  dualpath fetch hf://Qwen/Qwen3-0.6B --into /models/qwen3
     """
     from dualpath_api.errors import SpecError
-    from dualpath_cli import readyfile
+    from dualpath_cli import hub, readyfile
 
     wanted: dict[str, object] = {"uri": uri, "revision": revision, "weights": not no_weights}
     try:
@@ -42,9 +40,9 @@ def fetch(uri: str, into: Path, revision: str | None, no_weights: bool) -> None:
             click.echo(f"{into} holds {uri} already")
             return
         into.mkdir(parents=True, exist_ok=True)
-        patterns = TEXT if no_weights else (*TEXT, *WEIGHTS)
+        patterns = hub.TEXT if no_weights else (*hub.TEXT, *hub.WEIGHTS)
         if uri.startswith("hf://"):
-            _from_hub(uri, revision, into, patterns)
+            hub.download(uri, revision, patterns, into=into)
         else:
             _copied(uri, into, patterns)
         if not _there(into, wanted):  # another process may have fetched more meanwhile
@@ -96,27 +94,3 @@ def _copied(uri: str, into: Path, patterns: tuple[str, ...]) -> None:
         scratch = into / f".{path.name}.{os.getpid()}.part"
         shutil.copyfile(path, scratch)
         scratch.replace(into / path.name)
-
-
-def _from_hub(uri: str, revision: str | None, into: Path, patterns: tuple[str, ...]) -> None:
-    """Download what is missing; the hub's client takes up again what was broken off."""
-    from dualpath_api.errors import SpecError, UnsupportedError
-
-    try:
-        from huggingface_hub import snapshot_download
-    except ImportError:
-        raise UnsupportedError(
-            f"{uri} cannot be fetched",
-            cause="the package huggingface_hub is not installed",
-            remedy="pip install dualpath[worker]",
-        ) from None
-    try:
-        snapshot_download(
-            uri.removeprefix("hf://"), revision=revision, local_dir=into, allow_patterns=list(patterns)
-        )
-    except Exception as error:  # the hub client raises many kinds, all of which mean: not fetched
-        raise SpecError(
-            f"{uri} cannot be fetched",
-            cause=" ".join(str(error).split())[:300] or type(error).__name__,
-            remedy="check the name, the revision, the network and HF_TOKEN",
-        ) from error

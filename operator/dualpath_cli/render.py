@@ -69,7 +69,7 @@ def rendered(given: DualPathCluster, namespace: str | None, *, pods: bool) -> li
     around = Surroundings(kinds=frozenset(OPTIONAL_KINDS))
     revision = revision_of(cluster, around)
     replicas = {role: _replicas(cluster, role) for role in ROLES}
-    found = list(objects(cluster, around, revision, frozenset(), replicas))
+    found = list(objects(cluster, around, revision, replicas))
     if pods:
         found += [
             engine_pod(cluster, around, role, revision, index, node, NO_UID)

@@ -10,10 +10,10 @@ from dualpath_operator import metrics
 from dualpath_operator.kinds import BY_NAME, ENGINE_GROUP
 from dualpath_operator.kube import Api, KubeError
 from dualpath_operator.memory import Memory
-from dualpath_operator.model import MANAGER, Key, Object, key_of
+from dualpath_operator.model import Key, Object, key_of
 from dualpath_operator.ownership import as_applied, was_created
-from dualpath_operator.plan import Apply, ObjectPlan, outlives
-from dualpath_operator.views import ObjectView
+from dualpath_operator.plan import Apply, ObjectPlan, is_ours
+from dualpath_operator.views import ObjectView, object_view
 from dualpath_operator.world import intent_of
 
 log = logging.getLogger(__name__)
@@ -81,7 +81,7 @@ class Applier:
             found = await self._api.get(BY_NAME[obj["kind"]], meta["namespace"], meta["name"])
             if found is None:
                 raise
-        if not _is_ours(found, obj, owner):
+        if not is_ours(object_view(found), obj, owner):
             return None
         # made before, and no watch has told about it yet; or left by an earlier cluster
         return await self._bring(Apply(obj=obj, new=False, created=True))
@@ -137,12 +137,3 @@ class Applier:
             "spec": {**group["spec"], "replicas": replicas},
         }
         await self._api.apply(seed, manager=SEED_MANAGER)
-
-
-def _is_ours(found: Object, obj: Object, owner: str) -> bool:
-    """Whether an object that has the name of one of ours is ours."""
-    owners = found["metadata"].get("ownerReferences", ())
-    controller = next((ref["uid"] for ref in owners if ref.get("controller")), "")
-    if not controller and outlives(obj):
-        return bool(found["metadata"].get("labels", {}).get("app.kubernetes.io/managed-by") == MANAGER)
-    return bool(controller == owner)

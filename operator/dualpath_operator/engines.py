@@ -12,7 +12,7 @@ from dualpath_operator.desired import engine_pod
 from dualpath_operator.kinds import POD
 from dualpath_operator.kube import Api, KubeError
 from dualpath_operator.memory import Memory
-from dualpath_operator.model import ADMITTED, Cluster, Object, Surroundings
+from dualpath_operator.model import ADMITTED, Cluster, Object, Surroundings, role_spec
 from dualpath_operator.observe import ReplicaView, missing_pods
 from dualpath_operator.rollout_model import Create
 from dualpath_operator.views import PodView, pod_view
@@ -35,7 +35,7 @@ class Engines:
             self._pod(cluster, groups, step.role.value, step.revision, step.index, node)
             for step in steps
             if step.role.value in groups
-            for node in range(_nodes(cluster, step.role.value))
+            for node in range(role_spec(cluster, step.role.value).parallelism.nodes)
         ]
         made = await asyncio.gather(*(self._make(pod, memory, now) for pod in pods), return_exceptions=True)
         for result in made:  # only when all have ended: none goes on unseen
@@ -57,7 +57,8 @@ class Engines:
             replica = view.replica
             if replica.role.value not in groups:
                 continue
-            for node in missing_pods(view, _nodes(cluster, replica.role.value)):
+            nodes = role_spec(cluster, replica.role.value).parallelism.nodes
+            for node in missing_pods(view, nodes):
                 pod = self._pod(cluster, groups, replica.role.value, replica.revision, replica.index, node)
                 if refusal := await self._make(pod, memory, now):
                     refusals.append(refusal)
@@ -116,7 +117,3 @@ class Engines:
             if error.status not in {404, 409}:
                 raise
         metrics.APPLIES.labels("Pod", "admitted" if admitted else "rejected").inc()
-
-
-def _nodes(cluster: Cluster, role: str) -> int:
-    return (cluster.spec.prefill if role == "prefill" else cluster.spec.decode).parallelism.nodes

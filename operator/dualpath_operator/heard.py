@@ -9,7 +9,7 @@ from enum import StrEnum
 
 from dualpath_api.report import ControlReport, EngineReport
 from dualpath_operator import names
-from dualpath_operator.model import Cluster
+from dualpath_operator.model import Cluster, role_spec
 from dualpath_operator.observe import Drains
 from dualpath_operator.sizing import Fleet
 from dualpath_operator.tuner import Told
@@ -83,7 +83,7 @@ def admissions_of(heard: Heard, pods: Iterable[PodView]) -> list[tuple[PodView, 
         return []
     engines, changes = by_pod(heard.report), []
     for pod in pods:
-        role = heard.cluster.spec.prefill if pod.role == "prefill" else heard.cluster.spec.decode
+        role = role_spec(heard.cluster, pod.role)
         known = len(engines.get(pod.uid, ()))
         # ranks may be fewer in Pods of an older revision: what was admitted stays so while any is known
         serving = known > 0 if pod.admitted else known >= role.parallelism.data and pod.containers_ready

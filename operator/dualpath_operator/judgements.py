@@ -31,8 +31,8 @@ def judge_storage(cluster: Cluster, live: Mapping[Key, ObjectView]) -> Judgement
         return Judgement(status=True, reason="External", message="somebody else runs the store")
     if storage.files is not None:
         return _judge_claim(cluster, storage.files.claim_name, live)
-    waiting = [view.key.name for view in live.values() if view.key.kind == "StatefulSet" and not view.ready]
     sets = [view for view in live.values() if view.key.kind == "StatefulSet"]
+    waiting = [view.key.name for view in sets if not view.ready]
     if not sets or waiting:
         return Judgement(
             status=False,

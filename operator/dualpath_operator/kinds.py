@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from urllib.parse import quote
 
 from dualpath_api.cluster import GROUP, VERSION
-from dualpath_operator.model import MANAGER
+from dualpath_operator.model import MANAGED_BY, MANAGER
 from dualpath_operator.names import CLUSTER_LABEL, ROLE_LABEL, ROLES
 
 
@@ -39,7 +39,7 @@ class Kind:
         return f"{root}{scope}/{'/'.join(steps)}"
 
 
-OURS = f"app.kubernetes.io/managed-by={MANAGER},{CLUSTER_LABEL}"
+OURS = f"{MANAGED_BY}={MANAGER},{CLUSTER_LABEL}"
 
 CLUSTER = Kind(GROUP, VERSION, "DualPathCluster", "dualpathclusters")
 ENGINE_GROUP = Kind(GROUP, VERSION, "DualPathEngineGroup", "dualpathenginegroups", labels=OURS)

@@ -7,12 +7,15 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from dualpath_api.cluster import ClusterSpec
+from dualpath_api.spec.roles import RoleSpec
 
 Object = dict[str, Any]
 """A Kubernetes object as JSON."""
 
 MANAGER = "dualpath-operator"
 """Field manager of everything that the operator applies, and the value of the managed-by label."""
+
+MANAGED_BY = "app.kubernetes.io/managed-by"
 
 FINALIZER = "dualpath.io/finalizer"
 ADMITTED = "dualpath.io/Admitted"
@@ -45,6 +48,11 @@ class Cluster:
     generation: int
     spec: ClusterSpec
     deleting: bool = False
+
+
+def role_spec(cluster: Cluster, role: str) -> RoleSpec:
+    """spec.prefill or spec.decode."""
+    return cluster.spec.prefill if role == "prefill" else cluster.spec.decode
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dualpath_operator.model import MANAGER
+from dualpath_operator.model import MANAGED_BY, MANAGER
 
 CLUSTER_LABEL = "dualpath.io/cluster"
 ROLE_LABEL = "dualpath.io/role"
@@ -24,7 +24,7 @@ def labels(cluster: str, component: str) -> dict[str, str]:
         "app.kubernetes.io/name": "dualpath",
         "app.kubernetes.io/instance": cluster,
         "app.kubernetes.io/component": component,
-        "app.kubernetes.io/managed-by": MANAGER,
+        MANAGED_BY: MANAGER,
         CLUSTER_LABEL: cluster,
     }
 

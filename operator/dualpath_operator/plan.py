@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from dualpath_operator.drift import differences
 from dualpath_operator.kinds import CLAIM
-from dualpath_operator.model import INTENT, Key, Object, key_of
+from dualpath_operator.model import INTENT, MANAGED_BY, MANAGER, Key, Object, key_of
 from dualpath_operator.views import ObjectView
 
 
@@ -47,7 +47,7 @@ def plan_objects(
         found = live.get(key)
         if found is None:
             plan.applies.append(Apply(obj=obj, new=True))
-        elif not _ours(found, obj, owner):
+        elif not is_ours(found, obj, owner):
             plan.clashes.append(key)
         else:
             _compare(plan, obj, found, known)
@@ -60,9 +60,11 @@ def outlives(obj: Object) -> bool:
     return bool(obj["kind"] == CLAIM.name)
 
 
-def _ours(found: ObjectView, obj: Object, owner: str) -> bool:
-    """Ours by its controller; claims that outlived a cluster have none, and are taken up again."""
-    return found.owner == owner or (not found.owner and outlives(obj))
+def is_ours(found: ObjectView, obj: Object, owner: str) -> bool:
+    """Ours by its controller; claims that outlived a cluster have only our label, and are taken up again."""
+    if found.owner or not outlives(obj):
+        return found.owner == owner
+    return bool(found.live()["metadata"].get("labels", {}).get(MANAGED_BY) == MANAGER)
 
 
 def _compare(plan: ObjectPlan, obj: Object, found: ObjectView, known: Mapping[Key, tuple[str, str]]) -> None:

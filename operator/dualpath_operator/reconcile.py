@@ -150,13 +150,13 @@ class Reconciler:
                 await self._secrets.recall(cluster, memory)
             else:
                 await self._apply_objects(now)
-            self._follow(now)
+        self._follow(now)
+        if not now.frozen:
             await self._carry_out(now)
         if cluster.deleting and all(v.replica.state is State.LOST for v in now.replicas):
             await self._release(key, view)
             return None
         await self._admit(now)
-        self._follow(now)
         await self._tell_retunes(now)
         told = await self._reporter.report(view, self._findings(now), now.groups, memory)
         return self._next_look(now, told)
@@ -204,7 +204,7 @@ class Reconciler:
         versions = {key: view.version for key, view in now.live.items()}
         if step == memory.in_step and versions == {key: seen for key, (seen, _) in memory.in_sync.items()}:
             return
-        desired = objects(_as_rendered(cluster, now.replicas), self._around, now.revision, revisions, owned)
+        desired = objects(_as_rendered(cluster, now.replicas), self._around, now.revision, owned)
         plan = plan_objects(desired, now.live, cluster.uid, memory.in_sync, kept(cluster, revisions))
         memory.in_sync = plan.in_sync
         for apply in plan.applies:

@@ -17,11 +17,10 @@ from dualpath_operator.gauges import set_or_drop
 from dualpath_operator.kinds import CLUSTER, ENGINE_GROUP
 from dualpath_operator.kube import Api, KubeError
 from dualpath_operator.memory import Memory
-from dualpath_operator.model import Cluster, Object
+from dualpath_operator.model import Cluster, Object, role_spec
 from dualpath_operator.recorder import edges
 from dualpath_operator.status import build_status, edge, moved, printed
 from dualpath_operator.views import ClusterKey, ClusterView, ObjectView
-from dualpath_operator.wanted import role_spec
 
 log = logging.getLogger(__name__)
 

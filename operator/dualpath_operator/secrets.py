@@ -11,6 +11,7 @@ from dualpath_operator.kinds import SECRET
 from dualpath_operator.kube import Api, KubeError
 from dualpath_operator.memory import Memory
 from dualpath_operator.model import Cluster, Object
+from dualpath_operator.views import controller_of
 
 
 class Secrets:
@@ -54,8 +55,7 @@ class Secrets:
 
 def _take(found: Object | None, cluster: Cluster, memory: Memory) -> bool:
     """Read the token of a Secret that is the cluster's."""
-    owners = (found or {}).get("metadata", {}).get("ownerReferences", ())
-    if not any(ref.get("controller") and ref["uid"] == cluster.uid for ref in owners):
+    if controller_of((found or {}).get("metadata", {})) != cluster.uid:
         return False
     try:
         memory.token = (

@@ -11,8 +11,8 @@ from dualpath_api.spec.roles import ScalingMode
 from dualpath_api.status import LastScale, Pair
 from dualpath_operator.findings import Judgement
 from dualpath_operator.judgements import free_range
-from dualpath_operator.model import Cluster
-from dualpath_operator.wanted import role_spec, wanted_replicas
+from dualpath_operator.model import Cluster, role_spec
+from dualpath_operator.wanted import wanted_replicas
 from dualpath_policy.demand import Demand, DemandKnobs, DemandReason, Load, RoleScale, replicas_for
 
 WINDOW_S = 30.0

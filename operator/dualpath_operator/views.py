@@ -42,9 +42,6 @@ class PodView:
     index: int
     node_index: int
     phase: str
-    created: str
-    node: str = ""
-    ip: str = ""
     ready: bool = False
     containers_ready: bool = False
     admitted: bool | None = None  # None: the gate was never set
@@ -121,16 +118,13 @@ def pod_view(body: Mapping[str, Any]) -> PodView | None:
         index=_number(labels.get(names.REPLICA_LABEL)),
         node_index=_number(labels.get(names.NODE_LABEL)),
         phase=status.get("phase", "Pending"),
-        created=meta.get("creationTimestamp", ""),
-        node=spec.get("nodeName", ""),
-        ip=status.get("podIP", ""),
         ready=conditions.get("Ready", False),
         containers_ready=conditions.get("ContainersReady", False),
         admitted=conditions.get(ADMITTED),
         deletion=meta.get("deletionTimestamp", ""),
         gpus=_number(meta.get("annotations", {}).get(names.GPUS)),
         dismissed=bool(meta.get("annotations", {}).get(names.DRAIN)),
-        owner=_controller(meta),
+        owner=controller_of(meta),
         nodes=_nodes(spec),
         problem=_problem(status),
     )
@@ -152,7 +146,7 @@ def object_view(body: Mapping[str, Any]) -> ObjectView:
         uid=meta["uid"],
         version=meta["resourceVersion"],
         intent=meta.get("annotations", {}).get(INTENT, ""),
-        owner=_controller(meta),
+        owner=controller_of(meta),
         content=json.dumps(kept, separators=(",", ":")).encode(),
         ready=_ready(meta, spec, status),
         replicas=replicas,
@@ -171,7 +165,8 @@ def _ready(meta: Mapping[str, Any], spec: Mapping[str, Any], status: Mapping[str
     return bool(seen and updated and status.get("readyReplicas", 0) >= wanted)
 
 
-def _controller(meta: Mapping[str, Any]) -> str:
+def controller_of(meta: Mapping[str, Any]) -> str:
+    """Uid of an object's controller; empty without one."""
     return next((ref["uid"] for ref in meta.get("ownerReferences", ()) if ref.get("controller")), "")
 
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping
 
 from dualpath_api.spec.roles import RoleSpec, ScalingMode
 from dualpath_api.status import Pair
-from dualpath_operator.model import Cluster
+from dualpath_operator.model import Cluster, role_spec
 from dualpath_operator.names import ROLES
 from dualpath_operator.rollout_model import RoleWish, Strategy, Wish
 from dualpath_operator.views import ObjectView
@@ -30,11 +30,6 @@ def wanted_replicas(
         role: _wanted(role_spec(cluster, role), groups.get(role), planned, role, last.get(role) or 1)
         for role in ROLES
     }
-
-
-def role_spec(cluster: Cluster, role: str) -> RoleSpec:
-    """spec.prefill or spec.decode."""
-    return cluster.spec.prefill if role == "prefill" else cluster.spec.decode
 
 
 def _wanted(spec: RoleSpec, group: ObjectView | None, planned: Pair | None, role: str, last: int) -> int:

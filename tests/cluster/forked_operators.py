@@ -4,26 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 import urllib3
 import yaml
 from kube_api import Object
 from operator_forks import Forks
+from operator_process import merged
 from processes import free_ports
 from waiting import until
-
-
-def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> Object:
-    """Mappings are merged, everything else is replaced."""
-    both = dict(below)
-    for key, value in above.items():
-        old = both.get(key)
-        both[key] = merged(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
-    return both
 
 
 class Operator:

@@ -39,7 +39,7 @@ class OperatorProcess:
             "http": {"host": "127.0.0.1", "port": self.http_port},
             "webhook": {"enabled": False, "host": "127.0.0.1", "port": self.webhook_port},
         }
-        self.settings = _merged(defaults, settings or {})
+        self.settings = merged(defaults, settings or {})
         self.file = folder / f"{name}.yaml"
         self.log = folder / f"{name}.log"
         self._env = {**os.environ, "KUBECONFIG": str(kubeconfig), **(env or {})}
@@ -101,9 +101,10 @@ class OperatorProcess:
         return urllib3.request("GET", url, timeout=5, retries=False)
 
 
-def _merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> Settings:
+def merged(below: Mapping[str, Any], above: Mapping[str, Any]) -> Settings:
+    """Mappings are merged, everything else is replaced."""
     both = dict(below)
     for key, value in above.items():
         old = both.get(key)
-        both[key] = _merged(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
+        both[key] = merged(old, value) if isinstance(old, Mapping) and isinstance(value, Mapping) else value
     return both

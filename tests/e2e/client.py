@@ -122,3 +122,12 @@ def wait_ready(cluster: Embedded, timeout: float = 90.0) -> None:
         return True
 
     wait_for(ready, "the gateway is ready", timeout)
+
+
+def whole(cluster: Embedded) -> bool:
+    """All four engines are registered and take requests."""
+    try:
+        report = call(cluster.url("/control/v1/report"))
+    except (urllib.error.URLError, OSError):
+        return False
+    return sum(engine["acceptNew"] for engine in report["engines"]) == 4

@@ -5,13 +5,12 @@ from __future__ import annotations
 import os
 import signal
 import threading
-import urllib.error
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from checkpoints import cached_checkpoint
-from client import BLOCK, blocks_used, call, complete, fresh, metric, tune, wait_for
+from client import BLOCK, blocks_used, call, complete, fresh, metric, tune, wait_for, whole
 from conversations import check
 from specs import write_spec
 
@@ -29,15 +28,6 @@ def fragile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedded]:
     ]
     with embedded(spec, overrides=overrides) as running:
         yield running
-
-
-def whole(cluster: Embedded) -> bool:
-    """All four engines are registered and take requests."""
-    try:
-        report = call(cluster.url("/control/v1/report"))
-    except (urllib.error.URLError, OSError):
-        return False
-    return sum(engine["acceptNew"] for engine in report["engines"]) == 4
 
 
 @pytest.mark.parametrize("role", ["prefill", "decode"])

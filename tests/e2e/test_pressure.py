@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil
 import pytest
 from checkpoints import cached_checkpoint
-from client import blocks_used, call, complete, fresh, metric, wait_for, wait_ready
+from client import blocks_used, call, complete, fresh, metric, wait_for, wait_ready, whole
 from conversations import check
 from specs import write_spec
 
@@ -82,15 +82,6 @@ def pairs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Embedded]:
     replicas = [f"{role}.scaling.replicas=2" for role in ("prefill", "decode")]
     with running(tmp_path_factory.mktemp("pairs"), "pathPolicy.mode=Split", *replicas) as cluster:
         yield cluster
-
-
-def whole(cluster: Embedded) -> bool:
-    """All engines take requests."""
-    try:
-        report = call(cluster.url("/control/v1/report"))
-    except (urllib.error.URLError, OSError):
-        return False
-    return sum(engine["acceptNew"] for engine in report["engines"]) == 4
 
 
 @contextmanager

@@ -238,9 +238,9 @@ async def gateway_with_engines(
         await cluster.stop()
 
 
-def write_config(directory: Path) -> Path:
+def write_config(directory: Path, checkpoint_name: str = "checkpoint") -> Path:
     """A cluster file whose checkpoint is a tokenizer alone."""
-    checkpoint = directory / "checkpoint"
+    checkpoint = directory / checkpoint_name
     checkpoint.mkdir(exist_ok=True)
     write_tokenizer(checkpoint, add_bos=True)
     memory = {"resources": {"dramBuffer": "1Mi", "kvCache": "1Mi"}}

@@ -37,7 +37,6 @@ def pod_view(pod: Pod, **more: Any) -> PodView:
     role = "prefill" if "-prefill-" in pod.name else "decode"
     parts: dict[str, Any] = {
         "phase": "Running",
-        "created": "",
         "containers_ready": True,
         "ready": True,
         **more,

@@ -15,9 +15,9 @@ from typing import Any
 
 import aiohttp
 import pytest
-from checkpoints import write_tokenizer
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "unit" / "gateway"))
+from gateway_cluster import write_config
 from scripted_engine import ScriptedEngine, token_at
 
 from dualpath_api import wire
@@ -27,25 +27,7 @@ BODY = {"model": "tiny", "prompt": list(range(100, 230)), "max_tokens": 30, "ret
 
 @pytest.fixture
 def config(tmp_path: Path) -> Path:
-    checkpoint = tmp_path / "a checkpoint"
-    checkpoint.mkdir()
-    write_tokenizer(checkpoint, add_bos=True)
-    memory = {"resources": {"dramBuffer": "1Mi", "kvCache": "1Mi"}}
-    spec = {
-        "model": {"uri": checkpoint.as_uri(), "servedName": "tiny", "dtype": "float32"},
-        "prefill": memory,
-        "decode": memory,
-        "storage": {"files": {"path": str(tmp_path), "size": "1Gi"}},
-    }
-    file = tmp_path / "cluster.json"
-    document = {
-        "apiVersion": "dualpath.io/v1alpha1",
-        "kind": "DualPathCluster",
-        "metadata": {"name": "t"},
-        "spec": spec,
-    }
-    file.write_text(json.dumps(document))
-    return file
+    return write_config(tmp_path, "a checkpoint")
 
 
 async def start(*arguments: str, **env: str) -> asyncio.subprocess.Process:

@@ -43,7 +43,6 @@ def objects(
     cluster: Cluster,
     around: Surroundings,
     revision: str,
-    live_revisions: frozenset[str],
     replicas: Mapping[str, int | None],
 ) -> tuple[Object, ...]:
     """Everything but Pods and the control Secret, in the order to apply it.

@@ -8,8 +8,7 @@ from dualpath_api.cluster import GROUP, VERSION
 from dualpath_operator import names
 from dualpath_operator.desired import engine
 from dualpath_operator.desired.common import metadata
-from dualpath_operator.desired.place import role_spec
-from dualpath_operator.model import Cluster, Object
+from dualpath_operator.model import Cluster, Object, role_spec
 
 
 def engine_group(cluster: Cluster, role: str, replicas: int | None) -> Object:

@@ -7,9 +7,16 @@ from collections.abc import Iterator
 from dualpath_operator import names
 from dualpath_operator.desired import commands, fabric, gateway
 from dualpath_operator.desired.common import filled, metadata, selector
-from dualpath_operator.desired.place import role_spec
 from dualpath_operator.desired.ranks import port_name
-from dualpath_operator.model import HTTP_ROUTE, INFERENCE_POOL, POD_MONITOR, Cluster, Object, Surroundings
+from dualpath_operator.model import (
+    HTTP_ROUTE,
+    INFERENCE_POOL,
+    POD_MONITOR,
+    Cluster,
+    Object,
+    Surroundings,
+    role_spec,
+)
 
 _EVERYTHING = "cluster"
 """Component of objects that are about all Pods of a cluster."""

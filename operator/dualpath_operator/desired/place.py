@@ -7,12 +7,7 @@ from dataclasses import dataclass
 from dualpath_api.cluster import RoleSpec
 from dualpath_operator import names
 from dualpath_operator.desired import fabric
-from dualpath_operator.model import Cluster, Surroundings
-
-
-def role_spec(cluster: Cluster, role: str) -> RoleSpec:
-    """This role's part of the spec."""
-    return cluster.spec.prefill if role == "prefill" else cluster.spec.decode
+from dualpath_operator.model import Cluster, Surroundings, role_spec
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

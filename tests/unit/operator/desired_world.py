@@ -92,7 +92,7 @@ def rendered(cluster: Cluster, around: Surroundings = AROUND, replicas=None) -> 
     rev = revision_of(cluster, around)
     counts = {"prefill": 1, "decode": 1} if replicas is None else replicas
     return [
-        *objects(cluster, around, rev, frozenset({rev}), counts),
+        *objects(cluster, around, rev, counts),
         *(
             engine_pod(cluster, around, role, rev, 0, node, GROUP_UID)
             for role in ROLES

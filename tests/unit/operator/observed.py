@@ -22,7 +22,7 @@ YES = Judgement(status=True, reason="Yes")
 
 def pod(role: str = "decode", index: int = 0, node: int = 0, revision: str = "aaaaaaaa", **more) -> PodView:
     name = f"c-{role}-{revision}-{index}-{node}"
-    parts = {"phase": "Running", "created": "", "uid": f"uid-{name}", **more}
+    parts = {"phase": "Running", "uid": f"uid-{name}", **more}
     return PodView(name=name, role=role, revision=revision, index=index, node_index=node, **parts)
 
 

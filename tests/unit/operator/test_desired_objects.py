@@ -46,7 +46,7 @@ def kinds(items) -> list[str]:
 def made(spec: dict, around: Surroundings = AROUND, replicas=None) -> tuple[dict, ...]:
     cluster = cluster_of(spec)
     counts = {"prefill": 1, "decode": 2} if replicas is None else replicas
-    return objects(cluster, around, revision(cluster), frozenset(), counts)
+    return objects(cluster, around, revision(cluster), counts)
 
 
 def test_a_small_cluster_is_these_objects_in_this_order():

@@ -17,7 +17,7 @@ from dualpath_operator.views import object_view
 def desired_of(spec: dict) -> list[dict]:
     cluster = cluster_of(spec)
     revision = revision_of(cluster, AROUND)
-    return list(objects(cluster, AROUND, revision, frozenset({revision}), {"prefill": 1, "decode": 1}))
+    return list(objects(cluster, AROUND, revision, {"prefill": 1, "decode": 1}))
 
 
 DESIRED = desired_of(LOCAL)
