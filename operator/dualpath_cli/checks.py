@@ -16,11 +16,21 @@ from dualpath_cli import hub
 
 def check_machine(cluster: DualPathCluster, host: str, port: int, ready_file: Path | None) -> None:
     """Raises SpecError: port in use, store not writable, model missing, too little memory."""
-    _check_kind(cluster)
     _check_port(host, port)
+    check_cluster(cluster)
+    check_store(store_path(cluster))
+    check_ready_file(ready_file)
+
+
+def check_cluster(cluster: DualPathCluster) -> None:
+    """Raises SpecError: what only Kubernetes can do, model missing, too little memory."""
+    _check_kind(cluster)
     _check_model(cluster)
-    _check_store(store_path(cluster))
     _check_memory(cluster)
+
+
+def check_ready_file(ready_file: Path | None) -> None:
+    """Raises SpecError if it cannot be written."""
     if ready_file is not None and not os.access(ready_file.resolve().parent, os.W_OK | os.X_OK):
         raise SpecError(
             f"--ready-file {ready_file}: cannot be written",
@@ -118,7 +128,8 @@ def _check_model(cluster: DualPathCluster) -> None:
     )
 
 
-def _check_store(path: Path) -> None:
+def check_store(path: Path) -> None:
+    """Make the directory of a store. Raises SpecError if it cannot be written."""
     try:
         path.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path, prefix=".writable-"):

@@ -16,6 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 from dualpath_api.errors import DualPathError
 
@@ -55,8 +56,8 @@ class Embedded:
             self.process.send_signal(signal.SIGTERM)
         return self.process.wait(timeout=STOP_S)
 
-    def _ready(self) -> dict[str, dict[str, str]]:
-        found: dict[str, dict[str, str]] = json.loads(self.ready_file.read_text())
+    def _ready(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.ready_file.read_text())
         return found
 
 
@@ -65,10 +66,25 @@ def embedded(
     *arguments: str | Path, overrides: Sequence[str] = (), environment: Mapping[str, str] | None = None
 ) -> Iterator[Embedded]:
     """Run `dualpath up ARGUMENTS` until the block ends. Raises DualPathError with its log if that fails."""
+    command = ["up", "--port", "0", *map(str, arguments)]
+    with running(command, Embedded, overrides, environment) as cluster:
+        yield cluster
+
+
+Running = TypeVar("Running", bound=Embedded)
+
+
+@contextmanager
+def running(
+    arguments: Sequence[str],
+    kind: type[Running],
+    overrides: Sequence[str] = (),
+    environment: Mapping[str, str] | None = None,
+) -> Iterator[Running]:
+    """Run a command of `dualpath` that says `ready` and writes a ready file. Raises DualPathError."""
     with tempfile.TemporaryDirectory(prefix="dualpath-up-") as scratch:
         ready, log = Path(scratch) / "ready.json", Path(scratch) / "up.log"
-        command = [sys.executable, "-m", "dualpath_cli", "up", "--port", "0", *map(str, arguments)]
-        command += ["--ready-file", str(ready)]
+        command = [sys.executable, "-m", "dualpath_cli", *arguments, "--ready-file", str(ready)]
         for override in overrides:
             command += ["--set", override]
         with log.open("wb") as sink:
@@ -79,13 +95,13 @@ def embedded(
                 text=True,
                 env={**os.environ, **(environment or {})},
             )
-        cluster = Embedded(process, ready, log)
+        cluster = kind(process, ready, log)
         try:
             assert process.stdout is not None
             if not process.stdout.readline().startswith("ready "):
                 code = process.wait(timeout=STOP_S)
                 raise DualPathError(
-                    f"dualpath up ended with exit code {code}",
+                    f"dualpath {arguments[0]} ended with exit code {code}",
                     cause=log.read_text(),
                     remedy="see its log above",
                 )

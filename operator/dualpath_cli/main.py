@@ -9,6 +9,7 @@ import click
 from dualpath_api.errors import DualPathError
 from dualpath_cli.crds import crds
 from dualpath_cli.drain import drain
+from dualpath_cli.emulate import emulate
 from dualpath_cli.explain import explain
 from dualpath_cli.fetch import fetch
 from dualpath_cli.render import render
@@ -39,6 +40,7 @@ def main() -> None:
 
 
 main.add_command(up)
+main.add_command(emulate)
 main.add_command(explain)
 main.add_command(render)
 main.add_command(crds)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +55,10 @@ class Plan:
     cluster: DualPathCluster
     options: Options
     folder: Path
+    services: tuple[
+        Command, ...
+    ] = ()  # started in this order, each once the one before serves; then the gateway
+    told: Mapping[str, str] = field(default_factory=dict)  # further content of the ready file
     gateway_module: str = "dualpath_gateway"
     engine_module: str = "dualpath_worker"
 
@@ -99,9 +103,13 @@ class Plan:
     def _ready_file(self, name: str) -> Path:
         return self.folder / f"{name}.ready.json"
 
+    def _config(self, name: str) -> Path:
+        """The resolved spec that the process reads."""
+        return self.folder / "cluster.json"
+
     def _arguments(self, module: str, name: str, *rest: str) -> tuple[str, ...]:
         """-P: a file of the current directory must not hide a package."""
-        common = ("--config", str(self.folder / "cluster.json"), "--log", self.options.log_form)
+        common = ("--config", str(self._config(name)), "--log", self.options.log_form)
         return ("-P", "-m", module, *common, "--ready-file", str(self._ready_file(name)), *rest)
 
 
@@ -116,9 +124,13 @@ def make_plan(
     cluster = _replaced(cluster, ("spec", "storage", "files", "path"), str(checks.store_path(cluster)))
     with tempfile.TemporaryDirectory(prefix="dualpath-") as folder:
         plan = Plan(cluster=cluster, options=options, folder=Path(folder))
-        printed = cluster.model_dump(mode="json", by_alias=True)
-        (plan.folder / "cluster.json").write_text(json.dumps(printed, indent=2))
+        write_cluster(cluster, plan.folder / "cluster.json")
         yield plan
+
+
+def write_cluster(cluster: DualPathCluster, file: Path) -> None:
+    """A resolved spec for processes to read."""
+    file.write_text(json.dumps(cluster.model_dump(mode="json", by_alias=True), indent=2))
 
 
 def _replaced(cluster: DualPathCluster, path: tuple[str, ...], value: str) -> DualPathCluster:

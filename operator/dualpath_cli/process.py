@@ -32,6 +32,7 @@ class Command:
 
     name: str
     arguments: tuple[str, ...]  # of the Python interpreter
+    prefix: tuple[str, ...] = ()  # a command, with its path, that becomes the interpreter
     ready_file: Path
     environment: Mapping[str, str] = field(default_factory=dict)  # in addition to ours
 
@@ -44,7 +45,7 @@ class Process:
         self._forward = forward
         command.ready_file.unlink(missing_ok=True)
         self._popen = subprocess.Popen(
-            [sys.executable, "-I", "-S", str(_CHILD), str(os.getpid()), sys.executable, *command.arguments],
+            [*_child(), *command.prefix, sys.executable, *command.arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -124,6 +125,11 @@ class Process:
             transport.close()
             if rest:
                 self._forward(self.command.name, rest.decode(errors="replace"))
+
+
+def _child() -> tuple[str, ...]:
+    """What a command line starts with, so that its process cannot outlive this one."""
+    return (sys.executable, "-I", "-S", str(_CHILD), str(os.getpid()))
 
 
 def why(code: int) -> str:

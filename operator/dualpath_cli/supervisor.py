@@ -1,7 +1,8 @@
 """Starts the processes of a plan, keeps them running, tells when they serve, and stops them in order.
 
-Order of a stop: the gateway first, as it finishes what runs (deadline: the drain seconds), then all engines;
-what is left after its deadline is killed. The supervisor itself holds no state that a request needs.
+Order of a start: services, the gateway, all engines. Order of a stop: the gateway first, as it finishes
+what runs (deadline: the drain seconds), then all engines, then services; what is left after its deadline is
+killed. The supervisor itself holds no state that a request needs.
 """
 
 from __future__ import annotations
@@ -37,10 +38,10 @@ def supervise(plan: Plan) -> int:
 
 @dataclass(frozen=True, slots=True)
 class Up:
-    """A process that is ready."""
+    """A process that is ready; some have no metrics."""
 
     pid: int
-    metrics: str
+    metrics: str | None
 
 
 class Supervisor:
@@ -48,11 +49,11 @@ class Supervisor:
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
-        self._expected = {"gateway", *map(str, plan.engines)}
+        self._expected = {"gateway", *map(str, plan.engines), *(service.name for service in plan.services)}
         self._up: dict[str, Up] = {}
         self._keepers: dict[str, Keeper] = {}
         self._port = plan.options.port
-        self._gateway_up = asyncio.Event()
+        self._serves = {name: asyncio.Event() for name in self._expected}
         self._announced = False
         self._stopping = False
         self._verdict: int | None = None
@@ -74,8 +75,11 @@ class Supervisor:
         return self._verdict if self._verdict is not None else 1
 
     async def _start(self) -> None:
+        for service in self._plan.services:
+            self._keepers[service.name] = Keeper(partial(_same, service), self)
+            await self._serves[service.name].wait()
         self._keepers["gateway"] = Keeper(lambda: self._plan.gateway(self._port), self)
-        await self._gateway_up.wait()
+        await self._serves["gateway"].wait()
         for name in self._plan.engines:
             self._keepers[str(name)] = Keeper(partial(self._engine, name), self)
 
@@ -89,7 +93,9 @@ class Supervisor:
         keepers = dict(self._keepers)
         if gateway := keepers.pop("gateway", None):
             await gateway.stop(self._plan.options.drain_seconds + GATEWAY_EXTRA_S)
-        await asyncio.gather(*(keeper.stop(ENGINE_STOP_S) for keeper in keepers.values()))
+        services = [keepers.pop(one.name) for one in self._plan.services if one.name in keepers]
+        for group in (list(keepers.values()), services):  # engines write to a store until they end
+            await asyncio.gather(*(keeper.stop(ENGINE_STOP_S) for keeper in group))
 
     def _on_signal(self, number: signal.Signals) -> None:
         if self._stopping or self._decided.is_set():
@@ -127,9 +133,9 @@ class Supervisor:
         """A process serves: announce the cluster when it was the last, else note what was replaced."""
         if name == "gateway":
             self._port = int(content["port"])
-            self._gateway_up.set()
             content = {"metrics": self._plan.url(self._port).removesuffix("v1") + "metrics"}
-        self._up[name] = Up(pid=pid, metrics=str(content["metrics"]))
+        self._up[name] = Up(pid=pid, metrics=content.get("metrics"))
+        self._serves[name].set()
         log.info("%s is ready", name)
         complete = self._up.keys() == self._expected
         if self._announced or complete:
@@ -157,8 +163,9 @@ class Supervisor:
 
     def _content(self) -> dict[str, Any]:
         return {
+            **self._plan.told,
             "openai": self._plan.url(self._port),
-            "metrics": {name: up.metrics for name, up in sorted(self._up.items())},
+            "metrics": {name: up.metrics for name, up in sorted(self._up.items()) if up.metrics},
             "pids": {name: up.pid for name, up in sorted(self._up.items())},
         }
 
@@ -179,6 +186,10 @@ class Supervisor:
     def _event(self, event: str, **fields: object) -> None:
         if self._plan.options.as_json:
             _print(json.dumps({"event": event, **fields}))
+
+
+def _same(command: Command) -> Command:
+    return command
 
 
 def _print(line: str) -> None:
