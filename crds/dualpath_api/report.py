@@ -24,8 +24,14 @@ class NicReport(Part, frozen=True, kw_only=True):
     tx_bytes: int = 0
     rx_bytes_per_s: float = 0.0
     tx_bytes_per_s: float = 0.0
+    rx_mean_bytes_per_s: float = 0.0  # over some seconds
+    tx_mean_bytes_per_s: float = 0.0
     link_bytes_per_s: float = 0.0  # 0: unknown
-    utilisation: float | None = None  # of the busier direction; None: unknown link
+    measured_bytes_per_s: float = 0.0  # what it carried while reads were waiting; 0: not measured
+    capacity_bytes_per_s: float = 0.0  # what counts as full; 0: unknown
+    counted: bool = True  # False: it has no counters
+    congestion: dict[str, int] = {}  # totals by kind, as in dualpath_nic_congestion_total
+    utilisation: float | None = None  # mean of the busier direction over capacity; None: unknown
 
 
 class EngineReport(Part, frozen=True, kw_only=True):
@@ -97,10 +103,12 @@ class SideReport(Part, frozen=True, kw_only=True):
     read_q: int = 0
     read_queue_s: float | None = None  # what waits to be read, over the links of the storage NICs
     read_bytes_per_s: float | None = None  # by these engines
-    storage_link_bytes_per_s: float = 0.0  # of the NICs whose link is known
+    storage_link_bytes_per_s: float = 0.0  # capacity of the storage NICs, where it is known
     storage_busy_bytes_per_s: float = 0.0  # received by the storage NICs, all traffic
     utilisation: Utilisation = Utilisation()
     nics: NicClasses = NicClasses()
+    unknown_nics: int = 0  # without a known capacity, or without counters
+    congestion: dict[str, int] = {}  # of all NICs, by kind
     kv_cache_permille: int | None = None  # used pages; None for prefill
     buffer_permille: int | None = None  # used slots
     busy_permille: int | None = None  # mean of the engines

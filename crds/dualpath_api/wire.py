@@ -53,8 +53,16 @@ class Sampling(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     stop_token_ids: tuple[int, ...] = ()  # end-of-sequence ids, empty with ignore_eos
 
 
+class StorageNic(StrEnum):
+    """Whether an engine has a storage NIC that no other side shares, as far as spec.nics tells."""
+
+    PRESENT = "present"  # a rule names one, and it is there
+    MISSING = "missing"  # rules name one, and it is not there
+    UNNAMED = "unnamed"  # no rule names one
+
+
 class Nic(msgspec.Struct, frozen=True, kw_only=True):
-    """One NIC's counters and the rate since the sample before."""
+    """One NIC's counters, and its rates: since the sample before, and as a mean over some seconds."""
 
     name: str
     role: str  # storage | compute
@@ -63,6 +71,12 @@ class Nic(msgspec.Struct, frozen=True, kw_only=True):
     rx_bytes_per_s: float
     tx_bytes_per_s: float
     link_bytes_per_s: float  # 0: unknown
+    rx_mean_bytes_per_s: float | None = None
+    tx_mean_bytes_per_s: float | None = None
+    measured_bytes_per_s: float = 0.0  # what it carried while reads were waiting; 0: not measured
+    capacity_bytes_per_s: float = 0.0  # what counts as full: link or measured; 0: the link, if known
+    counted: bool = True  # False: it has no counters, and all rates are 0
+    congestion: dict[str, int] = {}  # totals by kind, as in dualpath_nic_congestion_total
     scope: str = ""  # its name is unique within this network namespace; "": within its node
 
 
@@ -113,6 +127,7 @@ class Register(Message, frozen=True, kw_only=True):
     process: str = ""  # alike for all connections of one process: what was wished of it ends with it
     accept_new: bool = True  # what the last connection wished, for a scheduler that has lost it
     serve_reads: bool = True
+    storage_nic: StorageNic = StorageNic.PRESENT
 
 
 class Report(Message, frozen=True, kw_only=True):

@@ -125,7 +125,13 @@ def _nic(nic: Nic) -> NicReport:
         tx_bytes=nic.tx_bytes,
         rx_bytes_per_s=nic.rx_bytes_per_s,
         tx_bytes_per_s=nic.tx_bytes_per_s,
+        rx_mean_bytes_per_s=_received(nic),
+        tx_mean_bytes_per_s=_sent(nic),
         link_bytes_per_s=nic.link_bytes_per_s,
+        measured_bytes_per_s=nic.measured_bytes_per_s,
+        capacity_bytes_per_s=_capacity(nic),
+        counted=nic.counted,
+        congestion=nic.congestion,
         utilisation=busy,
     )
 
@@ -141,7 +147,7 @@ def _side(world: World, role: Role, now: float) -> SideReport:
     nics = _distinct(engines)
     storage = [nic for nic in nics if nic.role == "storage"]
     compute = [nic for nic in nics if nic.role == "compute"]
-    link = sum(nic.link_bytes_per_s for nic in storage)
+    link = sum(_capacity(nic) for nic in storage)
     reports = [(engine.register, engine.report) for engine in engines if engine.report]
     pages = sum(register.cache_pages for register, _ in reports)
     slots = sum(register.buffer_slots for register, _ in reports)
@@ -158,9 +164,11 @@ def _side(world: World, role: Role, now: float) -> SideReport:
         read_queue_s=_part(sum(_bytes_to_read(engine) for engine in engines), link),
         read_bytes_per_s=_sum(engine.read_rate.per_s() for engine in engines),
         storage_link_bytes_per_s=link,
-        storage_busy_bytes_per_s=sum(nic.rx_bytes_per_s for nic in storage),
+        storage_busy_bytes_per_s=sum(_received(nic) for nic in storage),
         utilisation=Utilisation(storage=_utilisation(storage), compute=_utilisation(compute)),
         nics=NicClasses(storage=_quantiles(storage), compute=_quantiles(compute)),
+        unknown_nics=sum(_busy(nic) is None for nic in nics),
+        congestion=_congestion(nics),
         kv_cache_permille=_permille(pages - sum(report.free_pages for _, report in reports), pages),
         buffer_permille=_permille(slots - sum(report.free_slots for _, report in reports), slots),
         busy_permille=_mean_permille(engine.busy_rate.per_s() for engine in engines),
@@ -182,15 +190,37 @@ def _bytes_to_read(engine: Engine) -> float:
     return engine.read_queue() / layout.block_tokens * layout.full_block_bytes
 
 
+def _received(nic: Nic) -> float:
+    """The mean, or of an engine that does not tell it the newest rate."""
+    return nic.rx_bytes_per_s if nic.rx_mean_bytes_per_s is None else nic.rx_mean_bytes_per_s
+
+
+def _sent(nic: Nic) -> float:
+    return nic.tx_bytes_per_s if nic.tx_mean_bytes_per_s is None else nic.tx_mean_bytes_per_s
+
+
+def _capacity(nic: Nic) -> float:
+    """Bytes/s that count as full; 0: unknown, or the NIC's traffic is."""
+    return (nic.capacity_bytes_per_s or nic.link_bytes_per_s) if nic.counted else 0.0
+
+
 def _busy(nic: Nic) -> float | None:
     """Utilisation of the busier direction."""
-    return _part(max(nic.rx_bytes_per_s, nic.tx_bytes_per_s), nic.link_bytes_per_s)
+    return _part(max(_received(nic), _sent(nic)), _capacity(nic))
 
 
 def _utilisation(nics: Sequence[Nic]) -> float | None:
-    known = [nic for nic in nics if nic.link_bytes_per_s]
-    busy = sum(max(nic.rx_bytes_per_s, nic.tx_bytes_per_s) for nic in known)
-    return _part(busy, sum(nic.link_bytes_per_s for nic in known))
+    known = [nic for nic in nics if _capacity(nic)]
+    busy = sum(max(_received(nic), _sent(nic)) for nic in known)
+    return _part(busy, sum(_capacity(nic) for nic in known))
+
+
+def _congestion(nics: Sequence[Nic]) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for nic in nics:
+        for kind, total in nic.congestion.items():
+            found[kind] = found.get(kind, 0) + total
+    return found
 
 
 def _quantiles(nics: Sequence[Nic]) -> Quantiles:

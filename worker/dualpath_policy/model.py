@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from dualpath_api.cluster import PathMode
-from dualpath_api.wire import ReadMode, Role
+from dualpath_api.wire import ReadMode, Role, StorageNic
 
 GENERATION_ROOM = 256
 """Tokens of cache that a request is promised for its generation; more is taken while it grows."""
@@ -29,6 +29,8 @@ class EngineLoad:
     free_slots: int = 0  # Full Blocks free in the DRAM buffer
     accept_new: bool = True
     serve_reads: bool = True
+    storage_nic: StorageNic = StorageNic.PRESENT
+    node: str = ""  # "": outside of Kubernetes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,7 +7,7 @@ leave open.
 from __future__ import annotations
 
 from dualpath_api.cluster import PathMode
-from dualpath_api.wire import ReadMode, Role
+from dualpath_api.wire import ReadMode, Role, StorageNic
 from dualpath_policy.model import EngineLoad, ModeChoice, SideChoice, Tuning
 
 SPLIT_FROM_BLOCKS = 8
@@ -42,9 +42,27 @@ def choose_mode(
         return ModeChoice(mode=ReadMode.DECODE, reason="the path policy is DecodeOnly")
     if not prefill.serve_reads:
         return ModeChoice(mode=ReadMode.DECODE, reason=f"{prefill.engine} reads nothing now")
+    if reason := no_two_nics(policy, prefill, decode):
+        return ModeChoice(mode=ReadMode.PREFILL, reason=reason)
     if policy is PathMode.SPLIT:
         return _split(tuning, hit_blocks, "the path policy is Split")
     return _auto(tuning, prefill, decode, hit_blocks, split_from)
+
+
+def no_two_nics(policy: PathMode, prefill: EngineLoad, decode: EngineLoad) -> str:
+    """Why Auto or Split may not count on a storage NIC on each side; "": they may.
+
+    Where one NIC carries storage and KV between engines, whatever the decode side reads passes the prefill
+    side's NIC all the same, so nothing is gained. Without rules Auto does not guess that there are two,
+    except within one node, where nothing passes a NIC; Split was asked for by somebody who may know.
+    """
+    for load in (prefill, decode):
+        if load.storage_nic is StorageNic.MISSING:
+            return f"{load.engine} has no storage NIC that spec.nics names"
+    unnamed = StorageNic.UNNAMED in (prefill.storage_nic, decode.storage_nic)
+    if unnamed and policy is PathMode.AUTO and prefill.node != decode.node:
+        return f"spec.nics names no storage NIC, and {prefill.engine} and {decode.engine} are on two nodes"
+    return ""
 
 
 def _auto(

@@ -34,10 +34,10 @@ from dualpath_worker.health import problems
 from dualpath_worker.link import SchedulerLink
 from dualpath_worker.metrics import Metrics
 from dualpath_worker.models import Model, load_model
-from dualpath_worker.nics import NicSampler
+from dualpath_worker.nics import NicSampler, discover, standing
 from dualpath_worker.serving import Probes, serve_http
 from dualpath_worker.settings import Settings, read_settings
-from dualpath_worker.storage.factory import open_store
+from dualpath_worker.storage.factory import open_store, store_network
 from dualpath_worker.storage.io import ReadQueue, WriteQueue
 from dualpath_worker.transfer.agent import TransferAgent
 from dualpath_worker.transfer.exit import leave
@@ -126,7 +126,8 @@ async def build(settings: Settings, model: Model) -> tuple[AnyEngine, SchedulerL
     device = compute_device(rules, settings.rank, place.pod_ip)
     agent = TransferAgent(settings.engine, device=device)
     agent.register(pool)
-    store = open_store(settings.spec.storage, layout)
+    network = store_network(settings.spec, degraded=bool(degraded))
+    store = await asyncio.to_thread(open_store, settings.spec.storage, layout, network=network)
     sampler = NicSampler(settings.spec.nics) if settings.first_of_group and settings.spec.nics else None
     process = uuid.uuid4().hex
 
@@ -155,6 +156,7 @@ async def build(settings: Settings, model: Model) -> tuple[AnyEngine, SchedulerL
             process=process,
             accept_new=engine.accept_new,
             serve_reads=engine.serve_reads,
+            storage_nic=standing(settings.spec.nics, discover(settings.spec.nics)),
         )
 
     link = SchedulerLink(
@@ -204,7 +206,7 @@ async def build(settings: Settings, model: Model) -> tuple[AnyEngine, SchedulerL
 def storage_speed(sampler: NicSampler | None, layout: KvLayout) -> float:
     """Tokens per second that the storage NICs of this node can carry; 0.0: not known."""
     nics = sampler.latest if sampler else ()
-    link = sum(nic.link_bytes_per_s for nic in nics if nic.role == "storage")
+    link = sum(nic.capacity_bytes_per_s for nic in nics if nic.role == "storage")
     return link * layout.block_tokens / layout.full_block_bytes
 
 

@@ -30,8 +30,25 @@ METRICS: Final[tuple[tuple[str, str, str, tuple[str, ...]], ...]] = (
     ("gauge", "dualpath_kv_blocks_used", "Blocks or pages held by live requests.", ("pool",)),
     ("gauge", "dualpath_kv_blocks_quarantined", "Blocks that wait for an abandoned transfer.", ("pool",)),
     ("gauge", "dualpath_kv_blocks_total", "Blocks or pages of the pool.", ("pool",)),
-    ("gauge", "dualpath_nic_link_bytes_per_second", "Capacity of a NIC; 0: unknown.", ("nic", "role")),
-    ("gauge", "dualpath_nic_utilization_ratio", "Rate over capacity, the busier direction.", ("nic", "role")),
+    ("gauge", "dualpath_nic_link_bytes_per_second", "Link speed of a NIC; 0: unknown.", ("nic", "role")),
+    (
+        "gauge",
+        "dualpath_nic_capacity_bytes_per_second",
+        "What counts as full: the link, or what a NIC of unknown link has carried under load; 0: unknown.",
+        ("nic", "role"),
+    ),
+    (
+        "gauge",
+        "dualpath_nic_utilization_ratio",
+        "Mean rate over capacity, the busier direction; no sample while either is unknown.",
+        ("nic", "role"),
+    ),
+    (
+        "counter",
+        "dualpath_nic_congestion",
+        "What a crowded network did to a NIC, by kind (docs/networks.md).",
+        ("nic", "role", "kind"),
+    ),
     ("counter", "dualpath_nic_bytes", "Bytes of a NIC, all traffic.", ("nic", "role", "dir")),
     ("histogram", "dualpath_engine_step_seconds", "Time of one compute step.", ("kind",)),
     ("histogram", "dualpath_decode_batch_size", "Sequences of a decode step.", ()),
@@ -86,13 +103,18 @@ class Metrics:
     def nics(self, sample: Sequence[Nic]) -> None:
         """The newest sample of the NICs; a counter that went backwards counts from there."""
         for nic in sample:
-            self._up_to("dualpath_nic_bytes", nic.rx_bytes, nic.name, nic.role, "rx")
-            self._up_to("dualpath_nic_bytes", nic.tx_bytes, nic.name, nic.role, "tx")
-            link = nic.link_bytes_per_s
-            self._gauge("dualpath_nic_link_bytes_per_second").labels(nic.name, nic.role).set(link)
-            if link:
-                busy = max(nic.rx_bytes_per_s, nic.tx_bytes_per_s) / link
-                self._gauge("dualpath_nic_utilization_ratio").labels(nic.name, nic.role).set(busy)
+            labels, capacity = (nic.name, nic.role), nic.capacity_bytes_per_s
+            self._gauge("dualpath_nic_link_bytes_per_second").labels(*labels).set(nic.link_bytes_per_s)
+            self._gauge("dualpath_nic_capacity_bytes_per_second").labels(*labels).set(capacity)
+            for kind, total in nic.congestion.items():
+                self._up_to("dualpath_nic_congestion", total, *labels, kind)
+            if not nic.counted:
+                continue
+            self._up_to("dualpath_nic_bytes", nic.rx_bytes, *labels, "rx")
+            self._up_to("dualpath_nic_bytes", nic.tx_bytes, *labels, "tx")
+            if capacity:
+                busy = max(nic.rx_mean_bytes_per_s or 0.0, nic.tx_mean_bytes_per_s or 0.0) / capacity
+                self._gauge("dualpath_nic_utilization_ratio").labels(*labels).set(busy)
 
     def _up_to(self, name: str, total: float, *labels: str) -> None:
         """Bring a counter to a total that somebody else keeps."""

@@ -104,3 +104,39 @@ def test_the_longest_waiting_request_is_told():
         made.submit(f"r{at}", (1,) * 130, {}, wire.Sampling(max_tokens=1), 1, at)
     queue = make_report(made.world, 4.0).queue
     assert (queue.waiting, queue.running, queue.oldest_s) == (2, 0, 3)
+
+
+def test_utilisation_is_the_mean_over_what_the_nic_has_shown_to_carry():
+    made = scheduler(register("decode-0-0", wire.Role.DECODE))
+    shaped = nic("eth0", 90.0, link_bytes_per_s=1000.0, capacity_bytes_per_s=100.0, rx_mean_bytes_per_s=50.0)
+    silent = nic("mlx5_2", 0.0, "compute", counted=False, congestion={"discards": 1})
+    marked = nic("mlx5_0", 5.0, "compute", congestion={"discards": 2, "ecn_marked": 3})
+    made.message("decode-0-0", load(nics=(shaped, silent, marked)), 1.0)
+    report = decode_report(encode_report(make_report(made.world, 1.0)))
+    side = report.sides.decode
+    assert (side.storage_link_bytes_per_s, side.storage_busy_bytes_per_s) == (100, 50)
+    assert (side.nics.storage.p95_permille, side.nics.compute.p95_permille) == (500, 50)
+    assert (side.unknown_nics, side.congestion) == (1, {"discards": 3, "ecn_marked": 3})
+    told = {each.name: each for each in report.engines[0].nics}
+    assert (told["eth0"].utilisation, told["eth0"].capacity_bytes_per_s) == (0.5, 100.0)
+    assert (told["mlx5_2"].utilisation, told["mlx5_2"].counted) == (None, False)
+
+
+def test_what_keeps_reads_off_the_decode_side_is_told_once():
+    made = scheduler()
+
+    def told(name: str, **more) -> list[object]:
+        made.take()
+        made.engine_up(register(name, wire.Role.DECODE, **more), 0.0)
+        return [effect.fields["cause"] for effect in made.take() if getattr(effect, "warning", False)]
+
+    missing = {"storage_nic": wire.StorageNic.MISSING}
+    unnamed = {"storage_nic": wire.StorageNic.UNNAMED}
+    assert told("decode-0-0", node="a", **missing) == [
+        "decode-0-0 has no storage NIC that spec.nics names; its requests are PrefillOnly"
+    ]
+    assert told("decode-1-0", node="a", **unnamed) == []  # one node: nothing passes a NIC
+    assert told("decode-2-0", node="b", **unnamed) == [
+        "spec.nics names no storage NIC; requests between two nodes are PrefillOnly"
+    ]
+    assert told("decode-3-0", node="c", **unnamed) == []

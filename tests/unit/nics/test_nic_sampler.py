@@ -1,4 +1,4 @@
-"""NICs on a made /sys (Ethernet, InfiniBand, virtio) and on this machine's loopback."""
+"""The sampler: rates, devices that come and go, warnings; on recorded machines and on this one's loopback."""
 
 import logging
 import shutil
@@ -6,110 +6,137 @@ import socket
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+from recorded import Recorded, compute, storage
 
-from dualpath_api.cluster import NicRule
-from dualpath_worker.nics import NicSampler, discover
+from dualpath_api.wire import StorageNic
+from dualpath_worker.nics import NicSampler, discover, standing
 
-
-def rule(role, match, link_bps=None):
-    return NicRule(role=role, match=match, link_bps=link_bps)
-
-
-def write(path, value):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(f"{value}\n")
+RX, TX = "class/net/eth0/statistics/rx_bytes", "class/net/eth0/statistics/tx_bytes"
 
 
 @pytest.fixture
-def sysfs(tmp_path):
-    for name, speed in (("eth0", 100_000), ("eth1", -1), ("lo", None)):
-        net = tmp_path / "class/net" / name
-        write(net / "statistics/rx_bytes", 1000)
-        write(net / "statistics/tx_bytes", 2000)
-        if speed is not None:
-            write(net / "speed", speed)
-    for name in ("mlx5_0", "mlx5_1"):
-        port = tmp_path / "class/infiniband" / name / "ports/1"
-        write(port / "counters/port_rcv_data", 500)
-        write(port / "counters/port_xmit_data", 700)
-        write(port / "rate", "400 Gb/sec (4X NDR)")
-        write(port / "state", "4: ACTIVE")
-    return tmp_path
+def virtio(tmp_path):
+    return Recorded(tmp_path, "virtio")
 
 
-def sampler_of(sysfs, *rules, times=(1.0, 2.0, 3.0)):
-    clock = iter(times)
-    return NicSampler(rules, sysfs=sysfs, period_s=None, clock=lambda: next(clock))
-
-
-def test_the_first_matching_rule_gives_the_role(sysfs):
-    rules = [rule("storage", "mlx5_1"), rule("compute", "mlx5_*"), rule("storage", "eth*")]
-    roles = {device.name: device.role for device in discover(rules, sysfs)}
-    assert roles == {"eth0": "storage", "eth1": "storage", "mlx5_0": "compute", "mlx5_1": "storage"}
-
-
-def test_infiniband_counts_words_of_four_bytes(sysfs):
-    (nic,) = sampler_of(sysfs, rule("compute", "mlx5_0")).latest
-    assert (nic.rx_bytes, nic.tx_bytes, nic.link_bytes_per_s) == (2000, 2800, 50e9)
-
-
-def test_the_ports_of_a_device_are_added_up(sysfs):
-    shutil.copytree(
-        sysfs / "class/infiniband/mlx5_0/ports/1",
-        sysfs / "class/infiniband/mlx5_0/ports/2",
-        dirs_exist_ok=True,
-    )
-    write(sysfs / "class/infiniband/mlx5_0/ports/2/state", "1: DOWN")
-    (nic,) = sampler_of(sysfs, rule("compute", "mlx5_0")).latest
-    assert (nic.rx_bytes, nic.link_bytes_per_s) == (4000, 50e9)
-
-
-def test_link_speed_is_the_kernels_unless_the_rule_knows_better(sysfs):
-    known, unknown = sampler_of(sysfs, rule("storage", "eth?")).latest
-    assert (known.link_bytes_per_s, unknown.link_bytes_per_s) == (12.5e9, 0.0)
-    (told,) = sampler_of(sysfs, rule("storage", "eth1", link_bps=200_000_000)).latest
-    assert told.link_bytes_per_s == 25e6
-
-
-def test_rates_are_bytes_over_the_time_between_samples(sysfs):
-    sampler = sampler_of(sysfs, rule("storage", "eth0"), times=(10.0, 12.0))
+def test_rates_are_bytes_over_the_time_between_samples(virtio):
+    sampler = virtio.sampler(storage("eth0"))
     assert sampler.latest[0].rx_bytes_per_s == 0.0
-    write(sysfs / "class/net/eth0/statistics/rx_bytes", 5000)
-    write(sysfs / "class/net/eth0/statistics/tx_bytes", 2600)
-    (nic,) = sampler.sample()
+    virtio.write(RX, 5000)
+    virtio.write(TX, 2600)
+    nic = virtio.after(sampler, 2.0)["eth0"]
     assert (nic.rx_bytes_per_s, nic.tx_bytes_per_s) == (2000.0, 300.0)
+    assert (nic.rx_bytes, nic.tx_bytes) == (5000, 2600)
 
 
-def test_a_counter_that_went_backwards_gives_no_rate_once(sysfs):
-    sampler = sampler_of(sysfs, rule("storage", "eth0"))
-    write(sysfs / "class/net/eth0/statistics/rx_bytes", 10)
-    assert sampler.sample()[0].rx_bytes_per_s == 0.0
-    write(sysfs / "class/net/eth0/statistics/rx_bytes", 30)
-    assert sampler.sample()[0].rx_bytes_per_s == 20.0
+def test_the_mean_follows_a_step_within_seconds_and_one_burst_does_not_move_it_far(virtio):
+    sampler, total = virtio.sampler(storage("eth0")), 1000
+    seen = []
+    for rate in [0] * 5 + [1000] * 15:
+        total += rate
+        virtio.write(RX, total)
+        seen.append(virtio.after(sampler)["eth0"].rx_mean_bytes_per_s)
+    assert seen[4] == 0
+    assert 150 < seen[5] < 250  # the first second of the load
+    assert seen == sorted(seen)
+    assert 940 < seen[-1] < 1000
 
 
-def test_a_device_that_goes_is_left_out_and_comes_back(sysfs, caplog):
-    sampler = sampler_of(sysfs, rule("storage", "eth?"), times=range(1, 9))
-    shutil.move(sysfs / "class/net/eth0", sysfs / "away")
-    assert [nic.name for nic in sampler.sample()] == ["eth1"]
-    assert "eth0" in caplog.text
-    shutil.move(sysfs / "away", sysfs / "class/net/eth0")
-    back = sampler.sample()[0]
-    assert (back.name, back.rx_bytes_per_s) == ("eth0", 0.0)
+def test_a_counter_that_started_over_gives_no_rate_once(virtio):
+    sampler = virtio.sampler(storage("eth0"))
+    virtio.write(RX, 10)
+    assert virtio.after(sampler)["eth0"].rx_bytes_per_s == 0.0
+    virtio.write(RX, 30)
+    nic = virtio.after(sampler)["eth0"]
+    assert (nic.rx_bytes_per_s, nic.rx_bytes) == (20.0, 30)
 
 
-def test_rules_that_match_nothing_are_told_once_with_what_there_is(sysfs, caplog):
+def test_a_device_that_goes_is_left_out_and_comes_back(virtio, caplog):
+    sampler = virtio.sampler(storage("eth?"))
+    shutil.move(virtio.root / "class/net/eth0", virtio.root / "away")
+    assert list(virtio.after(sampler)) == ["eth1"]
+    assert "NICs have gone: ['eth0']" in caplog.text
+    shutil.move(virtio.root / "away", virtio.root / "class/net/eth0")
+    assert virtio.after(sampler)["eth0"].rx_bytes_per_s == 0.0
+
+
+def test_rules_that_match_nothing_are_told_once_with_what_there_is(virtio, caplog):
     caplog.set_level(logging.WARNING)
-    sampler = sampler_of(sysfs, rule("storage", "ib*"))
-    sampler.sample()
-    assert sampler.latest == ()
+    sampler = virtio.sampler(storage("ib*"), compute("eth0"))
+    virtio.after(sampler)
+    virtio.after(sampler, 60.0)
+    assert [nic.role for nic in sampler.latest] == ["compute"]
     assert len(caplog.records) == 1
-    assert "eth0" in caplog.text
-    assert "ib*" in caplog.text
+    assert "'ib*': 'storage'" in caplog.text
+    assert "'eth0', 'eth1'" in caplog.text
 
 
-def test_a_machine_without_infiniband_is_fine(tmp_path):
-    assert discover([rule("storage", "*")], tmp_path) == []
+def test_only_a_rule_that_finds_a_storage_nic_makes_the_node_have_one(virtio):
+    def found(*rules):
+        return standing(rules, discover(rules, virtio.root))
+
+    assert found() == found(compute("eth0")) == StorageNic.UNNAMED
+    assert found(storage("eth1")) == StorageNic.PRESENT
+    assert found(storage("snic*"), compute("eth*")) == StorageNic.MISSING
+    assert found(compute("eth*"), storage("eth1")) == StorageNic.MISSING  # the first rule takes it
+
+
+def test_capacity_is_what_the_nic_carries_while_reads_wait(virtio):
+    sampler, total = virtio.sampler(storage("eth0")), 1000
+    waiting = False
+    sampler.watch(lambda: waiting)
+
+    def second(rate):
+        nonlocal total
+        total += rate
+        virtio.write(RX, total)
+        return virtio.after(sampler)["eth0"].capacity_bytes_per_s
+
+    for _ in range(20):
+        assert second(90) == 0  # nobody waited: this says nothing about the link
+    waiting = True
+    capacities = [second(100) for _ in range(6)]
+    assert capacities == [0, 0, 0, 0, 0, 100]  # a window counts if reads waited at both of its ends
+    for _ in range(100):
+        second(100)
+    assert second(180) == 100  # one window that a burst has filled
+    waiting = False
+    assert second(0) == 100
+
+
+def test_the_link_bounds_what_was_measured(tmp_path):
+    veth = Recorded(tmp_path, "veth")
+    sampler, total = veth.sampler(storage("eth0")), 1000
+    assert sampler.latest[0].capacity_bytes_per_s == 1.25e9  # what the kernel says of all veths
+    sampler.watch(lambda: True)
+    for _ in range(8):
+        total += 5_000_000
+        veth.write(RX, total)
+        nic = veth.after(sampler)["eth0"]
+    assert (nic.link_bytes_per_s, nic.capacity_bytes_per_s) == (1.25e9, 5e6)
+    for _ in range(200):
+        total += 2 * 10**9
+        veth.write(RX, total)
+        nic = veth.after(sampler)["eth0"]
+    assert (nic.measured_bytes_per_s, nic.capacity_bytes_per_s) == (2e9, 1.25e9)
+
+
+def test_a_rule_that_tells_the_speed_is_believed(tmp_path):
+    veth = Recorded(tmp_path, "veth")
+    sampler, total = veth.sampler(storage("eth0", link_bps=80_000_000)), 1000
+    sampler.watch(lambda: True)
+    for _ in range(8):
+        total += 5_000_000
+        veth.write(RX, total)
+        nic = veth.after(sampler)["eth0"]
+    assert (nic.link_bytes_per_s, nic.measured_bytes_per_s, nic.capacity_bytes_per_s) == (1e7, 5e6, 1e7)
+
+
+def test_a_new_speed_is_seen_without_a_restart(tmp_path):
+    bed = Recorded(tmp_path, "mlx5-roce")
+    sampler = bed.sampler(storage("ens1f0np0"))
+    bed.write("class/net/ens1f0np0/speed", 25000)
+    assert bed.after(sampler, 11.0)["ens1f0np0"].link_bytes_per_s == 25e9 / 8
 
 
 def send(address, size):
@@ -118,7 +145,7 @@ def send(address, size):
 
 
 def test_bytes_sent_over_loopback_are_counted():
-    sampler = NicSampler([rule("storage", "lo")], period_s=None)
+    sampler = NicSampler([storage("lo")], period_s=None)
     (before,) = sampler.latest
     with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as pool:
         sending = pool.submit(send, server.getsockname(), 1 << 20)

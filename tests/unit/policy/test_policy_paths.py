@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from dualpath_api.cluster import PathMode
-from dualpath_api.wire import ReadMode, Role
+from dualpath_api.wire import ReadMode, Role, StorageNic
 from dualpath_policy import EngineLoad, ReadList, Tuning, choose_mode, shorter_queue
 
 PREFILL = EngineLoad(engine="prefill-0-0", group="prefill-0", role=Role.PREFILL)
@@ -109,3 +109,29 @@ def test_a_longer_prefill_queue_never_moves_a_read_to_prefill(p, d, bias, more):
     before = shorter_queue(tuning, replace(PREFILL, read_q=p), decode).side
     later = shorter_queue(tuning, replace(PREFILL, read_q=p + more), decode).side
     assert (before, later) != (Role.DECODE, Role.PREFILL)
+
+
+def on(load, node, nic):
+    return replace(load, node=node, storage_nic=nic)
+
+
+@pytest.mark.parametrize("side", ["prefill", "decode"])
+@pytest.mark.parametrize("policy", [PathMode.AUTO, PathMode.SPLIT])
+def test_a_storage_nic_that_is_missing_keeps_reads_on_the_prefill_side(policy, side):
+    nics = {"prefill": StorageNic.PRESENT, "decode": StorageNic.PRESENT, side: StorageNic.MISSING}
+    choice = mode_of(
+        policy, prefill=on(PREFILL, "a", nics["prefill"]), decode=on(DECODE, "a", nics["decode"])
+    )
+    assert choice.mode is ReadMode.PREFILL
+    assert choice.reason == f"{side}-0-0 has no storage NIC that spec.nics names"
+
+
+def test_without_rules_auto_does_not_guess_two_nics_on_two_nodes():
+    apart = on(PREFILL, "a", StorageNic.UNNAMED), on(DECODE, "b", StorageNic.UNNAMED)
+    choice = mode_of(PathMode.AUTO, prefill=apart[0], decode=apart[1])
+    assert choice.mode is ReadMode.PREFILL
+    assert "spec.nics names no storage NIC" in choice.reason
+    together = on(PREFILL, "", StorageNic.UNNAMED), on(DECODE, "", StorageNic.UNNAMED)
+    assert mode_of(PathMode.AUTO, prefill=together[0], decode=together[1]).mode is ReadMode.SPLIT
+    for policy, mode in ((PathMode.SPLIT, ReadMode.SPLIT), (PathMode.DECODE_ONLY, ReadMode.DECODE)):
+        assert mode_of(policy, prefill=apart[0], decode=apart[1]).mode is mode

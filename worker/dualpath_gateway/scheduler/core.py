@@ -28,6 +28,7 @@ from dualpath_gateway.scheduler import flow, matching, placing, recovery
 from dualpath_gateway.scheduler.effects import Effect, FailureKind
 from dualpath_gateway.scheduler.engine import Engine
 from dualpath_gateway.scheduler.model import Choice, Job, Patience, State, Turn
+from dualpath_gateway.scheduler.nics import tell_of_nics
 from dualpath_gateway.scheduler.record import Record
 from dualpath_gateway.scheduler.world import World
 from dualpath_policy.model import Tuning
@@ -126,6 +127,7 @@ class Scheduler:
             self.engine_lost(register.engine, "it registered again", now)
         engine = world.engines.add(register, now)
         world.note("engine up", engine=engine.name, role=engine.role.value, incarnation=register.incarnation)
+        tell_of_nics(world, engine)
         self._tell_drain(engine)  # also says that it is registered
         placing.pump(world, now)
 

@@ -112,4 +112,6 @@ class Engine:
             free_slots=max(0, slots - sum(guess.slots for guess in unseen)),
             accept_new=self.accepts,
             serve_reads=self.reads,
+            storage_nic=self.register.storage_nic,
+            node=self.register.node,
         )

@@ -86,6 +86,8 @@ class Engine(ABC, Generic[A]):
         self._changed = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = asyncio.get_running_loop()
+        if parts.nics:
+            parts.nics.watch(lambda: parts.reads.queued_bytes > 0)
         parts.agent.on_notification(lambda engine, data: self.call(self._on_notification, engine, data))
         self.read_batch = max(1, READ_BATCH_BYTES // self.layout.full_block_bytes)
 
