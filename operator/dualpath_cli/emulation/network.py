@@ -73,6 +73,7 @@ class Network(Wires):
                 )
             try:
                 super().__init__(plan(self._layout))
+                _check_names(self.state)
                 self.state.write()
                 _make(self.state, self._layout)
             except BaseException:
@@ -141,6 +142,18 @@ def _free_slot() -> int:
         cause=f"all of {_HOST_NET}.0.0/16 is in use",
         remedy="stop other emulated networks, or what else uses these addresses",
     )
+
+
+def _check_names(state: State) -> None:
+    """What has one of our names and is not written down is somebody else's."""
+    for name in state.namespaces.values():
+        if (iproute.NETNS / name).exists():
+            state.namespaces.clear()  # nothing of it is ours to remove
+            raise SpecError(
+                f"network {state.name} cannot be made",
+                cause=f"a network namespace {name} is there already",
+                remedy=f"remove it (ip netns del {name}), or choose another name",
+            )
 
 
 def _make(state: State, layout: Layout) -> None:

@@ -1,0 +1,191 @@
+"""A network leaves nothing behind, however its owner ends, and never touches what is not its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from networks import layout
+from test_network_rates import output
+from traffic import receiver, send
+from waiting import until
+
+from dualpath_api.errors import SpecError, UnsupportedError
+from dualpath_cli.emulation import leftovers, places
+from dualpath_cli.emulation.iproute import NETNS
+from dualpath_cli.emulation.layout import Nic, Node, engine_node
+from dualpath_cli.emulation.network import Network
+from dualpath_cli.emulation.wires import Wires
+
+OWNER = Path(__file__).with_name("owner.py")
+
+
+def traces(name: str) -> list[Path]:
+    """All that is outside of the namespaces of a network."""
+    found = [*NETNS.glob(f"dpe.{name}"), *NETNS.glob(f"dpe.{name}.*")]
+    return found + [path for path in (places.ROOT / name,) if path.exists()]
+
+
+@contextmanager
+def owner(name: str):
+    """A process that owns a network in which another one runs: (the process, the other's pid)."""
+    process = subprocess.Popen([sys.executable, str(OWNER), name], stdout=subprocess.PIPE, text=True)
+    try:
+        yield process, int(process.stdout.readline())
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+        with places.alone():
+            leftovers.remove_all()
+
+
+def alive(pid: int) -> bool:
+    """Whether the process runs: one that has ended may still wait to be reaped."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def test_nothing_is_left_at_the_end_not_even_processes():
+    with Network(layout()) as net:
+        host_link = Path("/sys/class/net", net.state.host_link)
+        process = net.run("p0", ["sleep", "1000"])
+        assert host_link.exists()
+        assert len(traces(net.name)) == 5
+    assert process.wait(10) == -signal.SIGKILL
+    assert traces(net.name) == []
+    assert not host_link.exists()
+
+
+def test_nothing_is_left_when_the_block_fails():
+    with pytest.raises(ZeroDivisionError), Network(layout()) as net:
+        raise ZeroDivisionError
+    assert traces(net.name) == []
+
+
+def test_nothing_is_left_when_it_cannot_be_made():
+    wanted = layout()
+    stranger = NETNS / f"dpe.{wanted.name}.s0"
+    subprocess.run(["ip", "netns", "add", stranger.name], check=True)
+    try:
+        with pytest.raises(SpecError, match="is there already"):
+            Network(wanted).start()
+        assert traces(wanted.name) == [stranger]
+    finally:
+        subprocess.run(["ip", "netns", "del", stranger.name], check=True)
+
+
+def test_what_a_killed_owner_has_left_goes_with_the_next_start(make):
+    name = f"test-{os.getpid()}-killed"
+    with owner(name) as (process, sleeping):
+        process.kill()
+        process.wait()
+        assert alive(sleeping)
+        assert len(traces(name)) == 3
+        make()
+        assert traces(name) == []
+        until(lambda: not alive(sleeping), 10)
+
+
+def test_a_stopped_owner_is_alive_and_keeps_its_network(make):
+    name = f"test-{os.getpid()}-stopped"
+    with owner(name) as (process, sleeping):
+        process.send_signal(signal.SIGSTOP)
+        make()
+        assert alive(sleeping)
+        assert len(traces(name)) == 3
+        process.send_signal(signal.SIGCONT)
+
+
+def test_a_namespace_of_the_same_name_that_was_made_anew_is_left_alone(make):
+    name = f"test-{os.getpid()}-renewed"
+    with owner(name) as (process, _):
+        process.kill()
+        process.wait()
+        stranger = f"dpe.{name}.p0"
+        holding = subprocess.Popen(
+            ["ip", "netns", "exec", stranger, "sleep", "1000"]
+        )  # its number stays in use
+        subprocess.run(["ip", "netns", "del", stranger], check=True)
+        subprocess.run(["ip", "netns", "add", stranger], check=True)
+        try:
+            make()
+            assert traces(name) == [NETNS / stranger]
+        finally:
+            holding.kill()
+            holding.wait()
+            subprocess.run(["ip", "netns", "del", stranger], check=True)
+
+
+def test_two_networks_live_side_by_side(make):
+    one, other = make(), make()
+    assert one.state.host_address != other.state.host_address
+    one.set_rate("p0.snic0", "20mbit")
+    transfers = [send(net, "s0", "p0", "snic0", 2 << 20) for net in (one, other)]
+    slow, fast = (transfer.bits_per_s() for transfer in transfers)
+    assert slow < 25e6 < 80e6 < fast
+    one.close()
+    assert send(other, "s0", "p0", "snic0", 1 << 20).bits_per_s() > 0
+
+
+def test_a_name_is_used_once(net):
+    with pytest.raises(SpecError, match="running already"):
+        Network(net._layout).start()
+    assert Wires.of(net.name).links().keys() == net.links().keys()
+
+
+def test_this_machine_reaches_every_node_and_no_node_reaches_beyond(net):
+    for node in net.nodes:
+        with receiver(net, node, "mnic0", size=5) as (address, process):
+            with socket.create_connection(address) as connection:
+                connection.sendall(b"hello")
+                connection.shutdown(socket.SHUT_WR)
+                connection.recv(1)
+            assert process.wait(30) == 0
+        assert "default" not in output(net, node, "ip", "route")
+
+
+def test_many_nodes_start_within_the_time_of_a_few_commands(make):
+    nodes = [engine_node(f"{role}{n}", snic=10**8, cnic=10**9) for role in "pd" for n in range(8)]
+    assert len(make(*nodes).nics) == 32
+
+
+def test_only_root_makes_networks():
+    code = (
+        "from dualpath_cli.emulation.network import Network\n"
+        "from networks import layout\n"
+        "Network(layout()).start()"
+    )
+    done = subprocess.run(
+        ["unshare", "--user", sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parent)},
+        check=False,
+    )
+    assert UnsupportedError.__name__ in done.stderr
+    assert "need root" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "nodes",
+    [
+        (Node(name="P0", nics=()),),
+        (Node(name="much-too-long", nics=()),),
+        (Node(name="p0", nics=()), Node(name="p0", nics=())),
+        (Node(name="p0", nics=(Nic(name="snic0", fabric="storage"), Nic(name="snic0", fabric="storage"))),),
+        (Node(name="p0", nics=(Nic(name="averylongnicname", fabric="storage"),)),),
+    ],
+    ids=["upper case", "long", "twice", "NIC twice", "long NIC"],
+)
+def test_names_that_the_kernel_or_people_could_not_use_are_refused(nodes):
+    with pytest.raises(SpecError, match="cannot be made"):
+        layout(*nodes)
