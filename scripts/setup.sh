@@ -70,5 +70,13 @@ else
     .venv/bin/python -m pip install -q -c constraints.txt -e '.[dev]' \
         || fail "the packages cannot be installed" "see the message of pip above" "check the network and pip's settings"
 fi
+# The client of Mooncake Store brings all but these along.
+if ! .venv/bin/python -c 'import mooncake.store' >/dev/null 2>&1; then
+    if as_root_with_apt; then
+        apt_install --no-install-recommends libibverbs1 libnuma1 libcurl4 || true
+    fi
+    .venv/bin/python -c 'import mooncake.store' 2>/dev/null \
+        || say "the distributed block store cannot be used: install libibverbs1, libnuma1 and libcurl4"
+fi
 printf '%s\n' "$wanted" >"$stamp"
 say "done"

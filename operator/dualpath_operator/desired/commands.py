@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from dualpath_operator.model import Cluster
 
 CONFIG_DIR = "/etc/dualpath"
@@ -18,7 +20,7 @@ ETCD_DATA = "/var/lib/etcd"
 
 API_PORT = 8000
 METRICS_PORT = 9100
-STORE_PORT = 50052
+STORE_PORT = 15000
 MASTER_PORT = 50051
 STORE_METRICS_PORT = 9003
 ETCD_PORT = 2379
@@ -76,20 +78,25 @@ def gateway(cluster: Cluster) -> list[str]:
     ]  # fmt: skip
 
 
-def store_master(etcd: str) -> list[str]:
+def store_master(etcd: str, medium: str) -> list[str]:
     """A master of the managed store; etcd elects the active one."""
-    return [
+    command = [
         *_PYTHON, "dualpath_worker.storage", "master", "--etcd", etcd, "--port", str(MASTER_PORT),
         "--metrics-port", str(STORE_METRICS_PORT),
     ]  # fmt: skip
+    return command + (["--offload"] if medium == "NVMe" else [])
 
 
-def store_node(etcd: str, medium: str, size: int) -> list[str]:
-    """A node of the managed store. `size` is in bytes."""
-    return [
+def store_node(
+    etcd: str, medium: str, size: int, nics: Sequence[str] = (), *, rdma: bool = False
+) -> list[str]:
+    """A node of the managed store. `size` is in bytes, `nics` are patterns of its storage NICs."""
+    command = [
         *_PYTHON, "dualpath_worker.storage", "node", "--etcd", etcd, "--medium", medium, "--path", STORE,
         "--size", str(size), "--port", str(STORE_PORT), "--metrics-port", str(STORE_METRICS_PORT),
     ]  # fmt: skip
+    command += ["--nics", ",".join(nics)] if nics else []
+    return command + (["--protocol", "rdma"] if rdma else [])
 
 
 def etcd(name: str, service: str, members: int) -> list[str]:

@@ -47,6 +47,12 @@ def etcd_endpoints(cluster: Cluster) -> list[str]:
     return list(managed.etcd.endpoints) or [f"{own}-{i}.{host}" for i in range(ETCD_MEMBERS)]
 
 
+def nic_rules(cluster: Cluster) -> list[Object]:
+    """Which devices are counted as what."""
+    given = [_set(rule) for rule in cluster.spec.nics]
+    return given or _NICS.get(cluster.spec.fabric.mode, [])
+
+
 def engine_config(cluster: Cluster) -> Object:
     """What the engines of a revision start from."""
     spec = cluster.spec
@@ -60,8 +66,9 @@ def engine_config(cluster: Cluster) -> Object:
         "decode": _role(spec.decode),
         "storage": _storage(cluster) | {"domain": domain(cluster)},
     }
-    nics = [_set(rule) for rule in spec.nics] or _NICS.get(spec.fabric.mode, [])
-    content |= _given("kv", _set(spec.kv)) | _given("nics", nics) | _given("fabric", _set(spec.fabric))
+    content |= (
+        _given("kv", _set(spec.kv)) | _given("nics", nic_rules(cluster)) | _given("fabric", _set(spec.fabric))
+    )
     return _cluster(cluster, content)
 
 

@@ -50,7 +50,7 @@ def _etcd(cluster: Cluster, around: Surroundings) -> Crew:
 def _masters(cluster: Cluster, around: Surroundings, managed: ManagedSpec) -> Crew:
     container: Object = {
         "image": around.images.store,
-        "command": commands.store_master(_etcd_addresses(cluster)),
+        "command": commands.store_master(_etcd_addresses(cluster), managed.medium),
         "env": _who_they_are(),
         "volumeMounts": [processes.SCRATCH],
         **processes.probes("metrics", ready="/readyz"),
@@ -70,9 +70,13 @@ def _nodes(cluster: Cluster, around: Surroundings, managed: ManagedSpec, added: 
     amounts = {name: str(count) for name, count in part.resources.items()}
     if dram:
         amounts["memory"] = format_bytes(managed.size + _OVERHEAD)
+    nics = [rule["match"] for rule in config.nic_rules(cluster) if rule["role"] == "storage"]
+    rdma = cluster.spec.fabric.rdma and bool(nics)  # engines without such a rule use TCP, too
     container: Object = {
         "image": around.images.store,
-        "command": commands.store_node(_etcd_addresses(cluster), managed.medium, managed.size),
+        "command": commands.store_node(
+            _etcd_addresses(cluster), managed.medium, managed.size, nics, rdma=rdma
+        ),
         "env": _who_they_are(),
         "resources": filled({"requests": amounts, "limits": amounts, "claims": part.claims}),
         "volumeMounts": [processes.SCRATCH, {"name": "data", "mountPath": commands.STORE}],

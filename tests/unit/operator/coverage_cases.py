@@ -194,6 +194,7 @@ def storage() -> None:
         "storage.managed.medium",
         "NVMe",
         f"{node}.containers[store].command",
+        "StatefulSet NAME-master spec.template.spec.containers[master].command",
         f"{node}.containers[store].resources",
         f"{node}.volumes[data]",
         f"{nodes}.volumeClaimTemplates",

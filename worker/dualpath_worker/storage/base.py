@@ -54,6 +54,7 @@ class StoreStats:
     read_blocks: int = 0
     read_bytes: int = 0
     missed_blocks: int = 0
+    skipped_blocks: int = 0  # of those missed: not asked for, as their node or the store fails
     corrupt_blocks: int = 0
     read_errors: int = 0
     written_blocks: int = 0

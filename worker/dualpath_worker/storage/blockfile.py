@@ -28,7 +28,7 @@ _VERSION = 1
 _TRAILER = struct.Struct("<8sIIQ32sI")
 _SUM = struct.Struct("<I")
 _IOV_MAX = 512
-_PIECE = 512 << 10  # a piece fits into the L2 cache of a core, so that its checksum costs no memory traffic
+PIECE = 512 << 10  # a piece fits into the L2 cache of a core, so that its checksum costs no memory traffic
 
 
 class CorruptBlockError(Exception):
@@ -43,45 +43,47 @@ class BlockFormat:
         self.layer_bytes = layout.layer_block_bytes
         self.data_bytes = layout.full_block_bytes
         self._table_bytes = 4 * layout.layers
-        self._tail_bytes = self._table_bytes + _TRAILER.size + _SUM.size
-        self.file_bytes = self.data_bytes + self._tail_bytes
+        self.tail_bytes = self._table_bytes + _TRAILER.size + _SUM.size
+        self.file_bytes = self.data_bytes + self.tail_bytes
 
     def write(self, fd: int, key: bytes, data: Sequence[Buffer]) -> None:
         """Write a new file. Raises OSError; ValueError if the buffers are not those of a block."""
-        arrays = [np.frombuffer(part, np.uint8) for part in data]
-        layers = self._split(arrays)
+        layers = self.split(data)
+        parts = [*(layer.data for layer in layers), memoryview(self.seal(key, layers))]
+        offset = 0
+        for start in range(0, len(parts), _IOV_MAX):
+            offset = _write_all(fd, parts[start : start + _IOV_MAX], offset)
+
+    def seal(self, key: bytes, layers: Sequence[NDArray[np.uint8]]) -> bytes:
+        """What stands behind the data of a block: `tail_bytes` bytes."""
         table, whole = np.zeros(self.layers, "<u4"), 0
         for number, layer in enumerate(layers):
             table[number] = google_crc32c.value(layer)
             whole = google_crc32c.extend(whole, layer)
         tail = table.tobytes() + _TRAILER.pack(_MAGIC, _VERSION, self.layers, self.data_bytes, key, whole)
-        tail += _SUM.pack(google_crc32c.value(tail))
-        parts = [*(array.data for array in arrays), memoryview(tail)]
-        offset = 0
-        for start in range(0, len(parts), _IOV_MAX):
-            offset = _write_all(fd, parts[start : start + _IOV_MAX], offset)
+        return tail + _SUM.pack(google_crc32c.value(tail))
 
     def read(self, fd: int, key: bytes, into: memoryview) -> None:
         """Read and check the whole block. Raises OSError and CorruptBlockError."""
-        tail, whole = bytearray(self._tail_bytes), 0
+        tail, whole = bytearray(self.tail_bytes), 0
         data = np.frombuffer(into, np.uint8)
-        for start in range(0, self.data_bytes, _PIECE):
-            end = min(start + _PIECE, self.data_bytes)
+        for start in range(0, self.data_bytes, PIECE):
+            end = min(start + PIECE, self.data_bytes)
             parts = [into[start:end], memoryview(tail)] if end == self.data_bytes else [into[start:end]]
             if _read_all(fd, parts, start) != sum(part.nbytes for part in parts):
                 raise CorruptBlockError("truncated")
             # numpy arrays are the only writable buffers that google_crc32c takes without a copy
             whole = google_crc32c.extend(whole, data[start:end])
-        _, expected = self._check_tail(key, tail)
+        _, expected = self.check_tail(key, tail)
         if whole != expected:
             raise CorruptBlockError("data checksum")
 
     def read_layers(self, fd: int, key: bytes, layers: Sequence[int], into: Sequence[memoryview]) -> None:
         """Read and check some layers. Raises OSError and CorruptBlockError."""
-        tail = bytearray(self._tail_bytes)
-        if _read_all(fd, [memoryview(tail)], self.data_bytes) != self._tail_bytes:
+        tail = bytearray(self.tail_bytes)
+        if _read_all(fd, [memoryview(tail)], self.data_bytes) != self.tail_bytes:
             raise CorruptBlockError("truncated")
-        table, _ = self._check_tail(key, tail)
+        table, _ = self.check_tail(key, tail)
         wanted = sorted(zip(layers, into, strict=True), key=lambda item: item[0])
         numbered = [(layer - i, layer, part) for i, (layer, part) in enumerate(wanted)]
         for _, run in groupby(numbered, key=lambda item: item[0]):
@@ -93,7 +95,9 @@ class BlockFormat:
                 if google_crc32c.value(np.frombuffer(part, np.uint8)) != table[layer]:
                     raise CorruptBlockError("layer checksum")
 
-    def _split(self, arrays: list[NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
+    def split(self, data: Sequence[Buffer]) -> list[NDArray[np.uint8]]:
+        """The layers of a block's buffers. Raises ValueError if they are not those of a block."""
+        arrays = [np.frombuffer(part, np.uint8) for part in data]
         sizes = [array.nbytes for array in arrays]
         if sizes == [self.data_bytes]:
             return list(arrays[0].reshape(self.layers, self.layer_bytes))
@@ -101,8 +105,8 @@ class BlockFormat:
             raise ValueError(f"buffers of {sizes} bytes are not {self.layers} x {self.layer_bytes}")
         return arrays
 
-    def _check_tail(self, key: bytes, tail: bytearray) -> tuple[list[int], int]:
-        """Checksums of the layers and of the whole block."""
+    def check_tail(self, key: bytes, tail: bytes | bytearray) -> tuple[list[int], int]:
+        """Checksums of the layers and of the whole block. Raises CorruptBlockError."""
         body, end = bytes(tail[: -_SUM.size]), len(tail) - _SUM.size
         (expected,) = _SUM.unpack_from(tail, end)
         if google_crc32c.value(body) != expected:

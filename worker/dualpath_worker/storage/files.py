@@ -14,7 +14,6 @@ import contextlib
 import errno
 import logging
 import os
-import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,6 +23,7 @@ from dualpath_api.keys import KvLayout
 from dualpath_api.units import format_bytes
 from dualpath_worker.storage.base import Buffer, ReadResult, StoreStats, WriteResult
 from dualpath_worker.storage.blockfile import BlockFormat, CorruptBlockError
+from dualpath_worker.storage.counts import StoreCounts
 from dualpath_worker.storage.evict import HIGH, Evictor
 from dualpath_worker.storage.places import Places
 from dualpath_worker.storage.usage import Usage, footprint
@@ -219,25 +219,6 @@ class FilesStore:
         self._evictor.close()
         self._places.close()
         self._usage.close()
-
-
-class StoreCounts:
-    """Counters that several I/O threads add to."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._values: dict[str, int] = {}
-
-    def add(self, **changes: int) -> None:
-        """Add to counters by name."""
-        with self._lock:
-            for name, change in changes.items():
-                self._values[name] = self._values.get(name, 0) + change
-
-    def values(self) -> dict[str, int]:
-        """A snapshot."""
-        with self._lock:
-            return dict(self._values)
 
 
 def _touch(path: str, when_ns: int) -> None:
