@@ -16,6 +16,7 @@ import platform
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -41,13 +42,15 @@ CLUSTERS = "dualpathclusters.dualpath.io"
 CLUSTER = """
 apiVersion: dualpath.io/v1alpha1
 kind: DualPathCluster
-metadata: {{name: {name}, namespace: bench}}
+metadata: {{name: {name}, namespace: {namespace}}}
 spec:
   model: {{uri: "hf://example/model", servedName: model}}
   prefill: {{scaling: {{replicas: 4}}, resources: {{dramBuffer: 1Gi, kvCache: 1Gi}}}}
   decode: {{scaling: {{replicas: 6}}, resources: {{dramBuffer: 1Gi, kvCache: 1Gi}}}}
   storage: {{files: {{size: 1Ti, claimName: shared}}}}
 """
+TEAMS = 10
+"""Namespaces that the clusters are spread over."""
 console = Console(stderr=True)
 
 
@@ -63,20 +66,38 @@ class Bench:
         }
         self.operator = OperatorProcess(folder, plane.admin, settings, env={"POD_NAME": "bench-operator"})
         self._audited = 0
+        self._clusters: dict[str, Any] = {}
 
     def prepare(self) -> None:
-        """Kinds, nodes, a namespace and the claim that all clusters share."""
+        """Kinds, nodes, and namespaces with the claim that their clusters share."""
         for file in sorted((ROOT / "crds").glob("*.yaml")):
             self.kube.apply_yaml(file.read_text())
         FakeNodes(self.kube).add(50, pods=250)
-        add_volumes(self.kube, 1)
-        self.kube.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "bench"}})
+        add_volumes(self.kube, TEAMS)
         claim = {"accessModes": ["ReadWriteMany"], "resources": {"requests": {"storage": "1Ti"}}}
-        meta = {"name": "shared", "namespace": "bench"}
-        self.kube.create(
-            {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": meta, "spec": claim}
-        )
+        for team in range(TEAMS):
+            name = f"team-{team}"
+            self.kube.create({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+            meta = {"name": "shared", "namespace": name}
+            self.kube.create(
+                {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": meta, "spec": claim}
+            )
         wait(lambda: self.kube.resource(CLUSTERS) is not None, 30, "the kinds")
+        threading.Thread(target=self._follow, daemon=True).start()
+
+    def _follow(self) -> None:
+        """Keep the newest state of all clusters: lists of all of them would load the API server."""
+        path, version = "/apis/dualpath.io/v1alpha1/dualpathclusters", "0"
+        while True:
+            query = {"watch": "true", "resourceVersion": version, "timeoutSeconds": "600"}
+            answer = self.kube.stream(path, timeout=660, **query)
+            while line := answer.readline():
+                cluster = json.loads(line).get("object")
+                if cluster is None:  # the kind is not served yet
+                    break
+                version = cluster["metadata"]["resourceVersion"]
+                self._clusters[cluster["metadata"]["name"]] = cluster
+            time.sleep(0.1)
 
     def writes(self) -> Counter[str]:
         """The operator's writes since the last call, by verb and kind; the Lease apart."""
@@ -129,15 +150,19 @@ class Bench:
 
     def settled(self, names: set[str], revision_not: str = "") -> int:
         """How many of the clusters are Ready for their newest spec."""
-        path = "/apis/dualpath.io/v1alpha1/namespaces/bench/dualpathclusters?resourceVersion=0"
         count = 0
-        for item in self.kube.request("GET", path)["items"]:
+        for item in list(self._clusters.values()):
             status = item.get("status", {})
             ready = any(c["type"] == "Ready" and c["status"] == "True" for c in status.get("conditions", ()))
             current = status.get("observedGeneration") == item["metadata"]["generation"]
             rolled = status.get("revision", {}).get("current") != revision_not
             count += item["metadata"]["name"] in names and ready and current and rolled
         return count
+
+
+def team(cluster: str) -> str:
+    """The namespace of a cluster, cN."""
+    return f"team-{int(cluster[1:]) % TEAMS}"
 
 
 def main() -> int:
@@ -150,7 +175,7 @@ def main() -> int:
     options = parser.parse_args()
     with (
         tempfile.TemporaryDirectory(prefix="dualpath-bench-") as folder,
-        ControlPlane(Path(folder), set_gates=True) as plane,
+        ControlPlane(Path(folder), plain=True) as plane,
     ):
         bench = Bench(plane, Path(folder))
         bench.prepare()
@@ -172,7 +197,11 @@ def measure(bench: Bench, clusters: int, rolled: int, idle_s: float) -> dict[str
     bench.writes()
     started = time.monotonic()
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(lambda n: bench.kube.apply(yaml.safe_load(CLUSTER.format(name=n))), names))
+        list(
+            pool.map(
+                lambda n: bench.kube.apply(yaml.safe_load(CLUSTER.format(name=n, namespace=team(n)))), names
+            )
+        )
     ready_at = {}
     for share in sorted({50, 200, clusters} & set(range(clusters + 1))):
         wait(lambda n=share: bench.settled(set(names)) >= n, 900, f"{share} clusters Ready")
@@ -232,11 +261,11 @@ def restart(bench: Bench, clusters: int, figures: dict[str, Any]) -> None:
 
 def roll(bench: Bench, names: list[str], figures: dict[str, Any]) -> None:
     """Roll some clusters to a new revision, all at once."""
-    before = bench.kube.get(CLUSTERS, names[0], "bench")["status"]["revision"]["current"]
+    before = bench.kube.get(CLUSTERS, names[0], team(names[0]))["status"]["revision"]["current"]
     began = time.monotonic()
     with ThreadPoolExecutor(8) as pool:
         change = {"spec": {"restart": {"id": "again"}}}
-        list(pool.map(lambda n: bench.kube.patch(CLUSTERS, n, change, "bench"), names))
+        list(pool.map(lambda n: bench.kube.patch(CLUSTERS, n, change, team(n)), names))
     wait(lambda: bench.settled(set(names), before) >= len(names), 600, "the rollouts")
     figures["rolled"] = len(names)
     figures["rollout_s"] = round(time.monotonic() - began, 1)

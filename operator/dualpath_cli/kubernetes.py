@@ -58,7 +58,7 @@ class Clusters:
                 cause=f"it has no kinds of {CLUSTER.api_version}",
                 remedy="install the chart dualpath-crds, or give another --context",
             )
-        known = [one["metadata"]["name"] for one in await self.api.list(CLUSTER, self.namespace)]
+        known = [one["metadata"]["name"] for one in (await self.api.list(CLUSTER, self.namespace)).items]
         raise SpecError(
             f"there is no DualPathCluster {name} in namespace {self.namespace}",
             cause=f"it has {', '.join(sorted(known)[:10]) or 'none'}",

@@ -1,4 +1,4 @@
-"""What kopf is told: which objects to watch, and that their events go into the world and wake their cluster.
+"""What kopf is told: to watch what is ours by kind, and that events go into the world and wake their cluster.
 
 Event handlers only. Handlers that react to differences (on.create and the like) lose what happened while they
 failed, and daemons would have kopf hold objects by a finalizer of its own. Nor are kopf's indexes used:
@@ -13,10 +13,13 @@ from typing import Any
 
 import kopf
 
-from dualpath_operator.kinds import CLUSTER, Kind
+from dualpath_operator.kinds import CLUSTER, ENGINE_GROUP, Kind
 from dualpath_operator.settings import Settings
 from dualpath_operator.views import ClusterKey
 from dualpath_operator.world import World
+
+BY_KOPF = (CLUSTER, ENGINE_GROUP)
+"""What people and autoscalers write. `watches` follows what clusters consist of."""
 
 
 def register(
@@ -25,15 +28,7 @@ def register(
     """Register the handler for all kinds. `wake` plans a pass over a cluster."""
 
     async def told(event: kopf.RawEvent, **_: Any) -> None:
-        body: dict[str, Any] = dict(event["object"])
-        keys: tuple[ClusterKey, ...]
-        if event["type"] == "DELETED":
-            meta = body["metadata"]
-            gone = world.remove(body["kind"], meta["namespace"], meta["name"], meta["uid"])
-            keys = () if gone is None else (gone,)
-        else:
-            keys = world.take(body)
-        for key in keys:
+        for key in world.hear(event["type"] or "", dict(event["object"])):
             wake(key)
 
     for kind in kinds:
@@ -91,11 +86,6 @@ def kopf_settings(settings: Settings, kinds: Iterable[Kind]) -> kopf.OperatorSet
         if kind.labels:
             found.watching.label_selectors[_resource(kind)] = kind.labels
     return found
-
-
-def watched_kinds(children: Iterable[Kind]) -> list[Kind]:
-    """The clusters first, then what belongs to them."""
-    return [CLUSTER, *(kind for kind in children if kind.watched)]
 
 
 def _resource(kind: Kind) -> Any:

@@ -1,4 +1,4 @@
-"""The only module that talks to the API server, apart from the watches of kopf.
+"""The only module that talks to the API server, apart from kopf's watches of what people write.
 
 Raw JSON over the client's HTTP layer: typed models of a hundred kinds would cost more than all else the
 operator does. Nothing is retried here; the work queue repeats a pass that failed.
@@ -7,11 +7,14 @@ operator does. Nothing is retried here; the work queue repeats a pass that faile
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from typing import Any
+import random
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, NamedTuple
 from urllib.parse import urlencode
+from urllib.request import getproxies
 
 import aiohttp
+import msgspec
 from kubernetes.aio import config
 from kubernetes.aio.client.configuration import Configuration
 from kubernetes.aio.client.rest import RESTClientObject
@@ -20,6 +23,9 @@ from dualpath_operator.kinds import BY_NAME, Kind
 from dualpath_operator.model import MANAGER, Object
 
 TIMEOUT_S = 30.0
+WITHIN = aiohttp.ClientTimeout(total=TIMEOUT_S)
+WATCH_S = (240, 300)
+"""How long a watch is asked to last: not all end at once."""
 
 _TEMPLATED = frozenset({"Pod", "Deployment"})
 """Kinds with a user's podTemplate in them: what the API server does not know is refused, not dropped."""
@@ -45,6 +51,13 @@ class KubeError(Exception):
         return self.status in {0, 408, 409, 410, 429} or self.status >= 500
 
 
+class Listed(NamedTuple):
+    """Objects, and the resourceVersion at which they were listed."""
+
+    items: list[Object]
+    version: str
+
+
 class Api:
     """Calls to one API server. Use as an async context manager, or `close` it."""
 
@@ -64,6 +77,8 @@ class Api:
                 raise
             config.load_incluster_config(**arguments)
         configuration.connection_pool_maxsize = 64
+        # else each call looks for proxies and reads ~/.netrc, a tenth of all that the operator does
+        configuration.client_session_kwargs = {"trust_env": bool(getproxies())}
         return cls(configuration)
 
     async def close(self) -> None:
@@ -91,14 +106,46 @@ class Api:
             raise
 
     async def list(
-        self, kind: Kind, namespace: str | None, *, labels: str = "", metadata_only: bool = False
-    ) -> list[Object]:
-        """All objects of a kind, from the watch cache; metadata as it is now, as it shows what is gone."""
-        query = {} if metadata_only else {"resourceVersion": "0"}
+        self,
+        kind: Kind,
+        namespace: str | None,
+        *,
+        labels: str = "",
+        newest: bool = False,
+        metadata_only: bool = False,
+    ) -> Listed:
+        """All objects of a kind: from the watch cache, or `newest`, as metadata always is."""
+        query = {} if newest or metadata_only else {"resourceVersion": "0"}
         query |= {"labelSelector": labels} if labels else {}
         accept = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1" if metadata_only else ""
         answer = await self.request("GET", kind.path(namespace), query=query, accept=accept)
-        return list(answer.get("items") or ())  # of metadata, an empty list comes as null
+        items = list(answer.get("items") or ())  # of metadata, an empty list comes as null
+        return Listed(items, str(answer.get("metadata", {}).get("resourceVersion", "")))
+
+    async def watch(
+        self, kind: Kind, namespace: str | None, version: str, *, labels: str = ""
+    ) -> AsyncIterator[Object]:
+        """Events after a resourceVersion, until the API server ends the stream, as it does after minutes.
+
+        Raises KubeError; its status is 410 where the version is too old to go on from.
+        """
+        lasts_s = random.randint(*WATCH_S)
+        query = {"watch": "true", "resourceVersion": version, "allowWatchBookmarks": "true"}
+        query |= {"timeoutSeconds": str(lasts_s)} | ({"labelSelector": labels} if labels else {})
+        lasting = aiohttp.ClientTimeout(total=None, sock_connect=TIMEOUT_S, sock_read=lasts_s + TIMEOUT_S)
+        path = kind.path(namespace)
+        call = f"WATCH {path}"
+        try:
+            answer = await self._send("GET", path, query=query, within=lasting)
+            try:
+                if answer.status >= 400:
+                    raise _refusal(answer.status, dict(answer.headers), await answer.read(), call)
+                async for line in _lines(answer.content):
+                    yield _event(line, call)
+            finally:
+                answer.close()
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise _no_answer(call, error) from error
 
     async def kinds(self, api_version: str) -> frozenset[str]:
         """Titles of the kinds of a group and version; empty where the API server has none."""
@@ -177,25 +224,64 @@ class Api:
     ) -> Object:
         """One call. Raises KubeError."""
         headers = {"Content-Type": content, "Accept": accept or "application/json", **(headers or {})}
-        token = await self.configuration.get_api_key_with_prefix("BearerToken")
-        if token:
-            headers["Authorization"] = token
-        url = f"{self.configuration.host}{path}" + (f"?{urlencode(query)}" if query else "")
-        timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
+        call = f"{method} {path}"
         try:
-            answer = await self._rest.request(
-                method, url, headers=headers, body=body, _request_timeout=timeout
-            )
+            answer = await self._send(method, path, query=query, headers=headers, body=body)
             raw = await answer.read()
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
-            reason = str(error) or type(error).__name__
-            raise KubeError(0, "NoAnswer", f"{method} {path}: {reason}") from error
+            raise _no_answer(call, error) from error
         if answer.status >= 400:
-            raise _refusal(answer.status, dict(answer.headers), raw, f"{method} {path}")
-        try:
-            return dict(json.loads(raw)) if raw else {}
-        except ValueError as error:  # of something in front of the API server
-            raise KubeError(0, "NoAnswer", f"{method} {path}: the answer is no JSON object") from error
+            raise _refusal(answer.status, dict(answer.headers), raw, call)
+        return _object(raw, call) if raw else {}
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None,
+        headers: Mapping[str, str] | None = None,
+        body: Any = None,
+        within: aiohttp.ClientTimeout = WITHIN,
+    ) -> aiohttp.ClientResponse:
+        """The answer, not read yet."""
+        token = await self.configuration.get_api_key_with_prefix("BearerToken")
+        sent = {**(headers or {}), **({"Authorization": token} if token else {})}
+        url = f"{self.configuration.host}{path}" + (f"?{urlencode(query)}" if query else "")
+        answer = await self._rest.request(method, url, headers=sent, body=body, _request_timeout=within)
+        response: aiohttp.ClientResponse = answer.response
+        return response
+
+
+async def _lines(stream: aiohttp.StreamReader) -> AsyncIterator[bytes]:
+    rest = b""
+    async for chunk in stream.iter_any():
+        *whole, rest = (rest + chunk).split(b"\n")
+        for line in whole:
+            yield line
+
+
+def _event(line: bytes, call: str) -> Object:
+    """One event of a watch. Raises KubeError where it tells that the watch has failed."""
+    event = _object(line, call)
+    if event.get("type") == "ERROR":
+        told = event.get("object") or {}
+        status, reason = int(told.get("code") or 500), str(told.get("reason", ""))
+        raise KubeError(status, reason, f"{call}: {status} {told.get('message') or reason}")
+    if "resourceVersion" not in (event.get("object") or {}).get("metadata", {}):
+        raise KubeError(0, "NoAnswer", f"{call}: an event is about no object")
+    return event
+
+
+def _object(raw: bytes, call: str) -> Object:
+    try:
+        return dict(msgspec.json.decode(raw))
+    except (ValueError, TypeError) as error:  # of something in front of the API server
+        raise KubeError(0, "NoAnswer", f"{call}: the answer is no JSON object") from error
+
+
+def _no_answer(call: str, error: Exception) -> KubeError:
+    return KubeError(0, "NoAnswer", f"{call}: {str(error) or type(error).__name__}")
 
 
 def _refusal(status: int, headers: Mapping[str, str], raw: bytes, call: str) -> KubeError:

@@ -1,18 +1,18 @@
-"""The leader's work: kopf for the watches, a queue and workers for the passes, a poller for the gateways."""
+"""The leader's work: kopf and watches for what happens, workers for the passes, a poller for the gateways."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import kopf
 
 from dualpath_operator import metrics
 from dualpath_operator.control import Control
-from dualpath_operator.handlers import kopf_settings, register, watched_kinds
-from dualpath_operator.kinds import CHILDREN, OPTIONAL, POD, Kind
+from dualpath_operator.handlers import BY_KOPF, kopf_settings, register
+from dualpath_operator.kinds import CHILDREN, CLUSTER, OPTIONAL, POD, Kind
 from dualpath_operator.kube import Api, KubeError
 from dualpath_operator.model import Images, Surroundings
 from dualpath_operator.reconcile import Reconciler
@@ -20,6 +20,7 @@ from dualpath_operator.settings import Settings, identity
 from dualpath_operator.sight import Sight
 from dualpath_operator.telemetry import Telemetry
 from dualpath_operator.views import ClusterKey
+from dualpath_operator.watches import Watches
 from dualpath_operator.workqueue import WorkQueue
 from dualpath_operator.world import World
 
@@ -58,17 +59,20 @@ async def operate(
         kinds=frozenset(kind.title for kind in optional),
         operator_namespace=settings.own_namespace(),
     )
-    kinds = watched_kinds((POD, *CHILDREN, *sorted(optional, key=lambda kind: kind.name)))
+    children = [kind for kind in (POD, *CHILDREN, *sorted(optional, key=lambda k: k.name)) if kind.watched]
+    kinds = [CLUSTER, *children]
     passes: WorkQueue[ClusterKey] = WorkQueue(SETTLE_S)
     visits: WorkQueue[ClusterKey] = WorkQueue()
     async with Control() as control:
         telemetry = Telemetry(control, settings.gateway_url, passes.add, visits.add)
         reconciler = Reconciler(api, world, settings, around, telemetry)
-        await patiently(lambda: sight.fill(kinds))
+        versions = await patiently(lambda: sight.fill(kinds))
+        starts = [(source, version) for source, version in versions.items() if source[0] not in BY_KOPF]
         for key in world.clusters():
             passes.add(key, 0.0)
         tasks = [
-            asyncio.create_task(_kopf(settings, world, kinds, passes, take_signals), name="kopf"),
+            asyncio.create_task(_kopf(settings, world, passes, take_signals), name="kopf"),
+            asyncio.create_task(Watches(api, world, passes.add).follow(starts), name="watches"),
             asyncio.create_task(sight.look(kinds, passes.add), name="sight"),
             asyncio.create_task(_measure(passes), name="measure"),
         ]
@@ -97,17 +101,16 @@ async def patiently(ask: Callable[[], Awaitable[T]]) -> T:
 async def _kopf(
     settings: Settings,
     world: World,
-    kinds: Sequence[Kind],
     passes: WorkQueue[ClusterKey],
     take_signals: Callable[[], None],
 ) -> None:
     registry = kopf.OperatorRegistry()
     kopf.on.login(registry=registry)(_login)
-    register(registry, world, kinds, passes.add)
+    register(registry, world, BY_KOPF, passes.add)
     before = asyncio.all_tasks()
     tasks = await kopf.spawn_tasks(
         registry=registry,
-        settings=kopf_settings(settings, kinds),
+        settings=kopf_settings(settings, BY_KOPF),
         identity=identity(),  # type: ignore[arg-type]  # else the name of a user that no image has to know
         standalone=True,
         clusterwide=not settings.watch_namespaces,

@@ -17,6 +17,7 @@ from dualpath_operator import metrics
 from dualpath_operator.kinds import Kind
 from dualpath_operator.kube import Api, KubeError
 from dualpath_operator.views import ClusterKey
+from dualpath_operator.watches import Source
 from dualpath_operator.world import Place, World
 
 log = logging.getLogger(__name__)
@@ -46,15 +47,19 @@ class Sight:
         metrics.HEARTBEAT_AGE.set(age)
         return f"the watches were not proven for {age:.0f} s" if age > BLIND_AFTER_S else ""
 
-    async def fill(self, kinds: Sequence[Kind]) -> None:
-        """Take up all that exists. Raises KubeError."""
+    async def fill(self, kinds: Sequence[Kind]) -> dict[Source, str]:
+        """Take up all that exists; where watches go on from it. Raises KubeError."""
 
-        async def take(kind: Kind, namespace: str | None) -> None:
-            for item in await self._api.list(kind, namespace, labels=kind.labels):
+        async def take(kind: Kind, namespace: str | None) -> str:
+            listed = await self._api.list(kind, namespace, labels=kind.labels)
+            for item in listed.items:
                 self._world.take({"kind": kind.name, **item})
+            return listed.version
 
-        await asyncio.gather(*(take(kind, namespace) for kind in kinds for namespace in self._namespaces))
+        sources = [(kind, namespace) for kind in kinds for namespace in self._namespaces]
+        versions = await asyncio.gather(*(take(*source) for source in sources))
         self._proven_at = time.monotonic()
+        return dict(zip(sources, versions, strict=True))
 
     async def look(self, kinds: Sequence[Kind], wake: Callable[[ClusterKey], None]) -> None:
         """Look regularly, until cancelled."""
@@ -89,7 +94,7 @@ class Sight:
         listed = await self._api.list(kind, namespace, labels=kind.labels, metadata_only=True)
         found = {
             (kind.name, item["metadata"]["namespace"], item["metadata"]["name"]): item["metadata"]
-            for item in listed
+            for item in listed.items
         }
         for place, (uid, _) in before.items():
             if found.get(place, {}).get("uid") != uid and (key := self._world.remove(*place, uid)):

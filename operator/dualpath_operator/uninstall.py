@@ -50,7 +50,7 @@ async def clusters(namespaces: Sequence[str | None]) -> list[tuple[str, str]]:
     async with await Api.connect() as api:
         for namespace in namespaces:
             try:
-                listed = await api.list(CLUSTER, namespace, metadata_only=True)
+                listed = (await api.list(CLUSTER, namespace, metadata_only=True)).items
             except KubeError as error:
                 if error.status != 404:
                     raise

@@ -54,6 +54,16 @@ class World:
             return ()
         return (key,) if before is None or before[0] == key else (before[0], key)
 
+    def hear(self, kind_of_event: str, body: Mapping[str, Any]) -> tuple[ClusterKey, ...]:
+        """Take up an event of a watch: ADDED, MODIFIED or DELETED; the clusters concerned. Never raises."""
+        if kind_of_event != "DELETED":
+            return self.take(body)
+        meta = body["metadata"]
+        gone = self.remove(
+            str(body.get("kind")), meta.get("namespace", ""), meta.get("name", ""), meta.get("uid", "")
+        )
+        return () if gone is None else (gone,)
+
     def put(self, body: Mapping[str, Any]) -> ClusterKey | None:
         """Take up an object as it is now; the cluster it belongs to, or None when that was known already."""
         view = _view(body)

@@ -52,7 +52,7 @@ class ControlPlane:
     """Start with `start()` or as a context; `kube` is a client with all rights.
 
     `node_grace` is after how many seconds of silence a node counts as lost: long, as a loaded machine must not lose
-    kwok's. `eviction` is the default toleration of lost nodes. `set_gates` makes kwok set every readiness gate.
+    kwok's. `eviction` is the default toleration of lost nodes. `plain` makes kwok's pods simple and ready.
     `admission` names plugins beside the default ones.
     """
 
@@ -63,7 +63,7 @@ class ControlPlane:
         address: str = "127.0.0.1",
         node_grace: int = 900,
         eviction: int = 5,
-        set_gates: bool = False,
+        plain: bool = False,
         audit: bool = True,
         admission: Sequence[str] = (),
     ) -> None:
@@ -74,7 +74,7 @@ class ControlPlane:
         self.processes: dict[str, Process] = {}
         self._node_grace = node_grace
         self._eviction = eviction
-        self._set_gates = set_gates
+        self._plain = plain
         self._audit = audit
         self._admission = ("NodeRestriction", "OwnerReferencesPermissionEnforcement", *admission)
         folder.mkdir(parents=True, exist_ok=True)
@@ -200,7 +200,7 @@ class ControlPlane:
     def start_kwok(self) -> None:
         """Start kwok: the kubelet of every node that is labelled as its own."""
         stages = self.folder / "kwok.yaml"
-        stages.write_text(kwok_stages.config(set_gates=self._set_gates))
+        stages.write_text(kwok_stages.plain_config() if self._plain else kwok_stages.config())
         self._spawn(
             "kwok",
             f"--kubeconfig={self.kubeconfig('kwok', groups=MASTERS)}",

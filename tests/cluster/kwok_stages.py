@@ -10,7 +10,8 @@ A pod's annotation `test.dualpath.io/behaviour` says what its containers do; it 
 
 An image whose tag is `missing` cannot be pulled. A pod of a Job succeeds. A pod that is being deleted goes at once,
 or after `test.dualpath.io/terminate-after` (such as `3s`), or never while `test.dualpath.io/hold` is set.
-Readiness gates are others' to set, unless the control plane is told to set them: Ready follows them as in a kubelet.
+Readiness gates are others' to set: Ready follows them as in a kubelet. `plain_config` is for benchmarks: its pods know
+no behaviour, and it sets their gates.
 """
 
 from __future__ import annotations
@@ -37,9 +38,13 @@ def holds($type): any(.status.conditions[]?; .type == $type and .status == "True
   elif $behaviour == "evict" then "evict"
   elif $job then "succeed"
   elif .status.phase != "Running" or holds("ContainersReady") != $containers
-    or holds("Ready") != ($containers and (GATES)) then "run"
+    or holds("Ready") != ($containers and $gates) then "run"
   elif $behaviour == "crash" and any(.status.containerStatuses[]; .state.running) then "run"
   else "none" end
+"""
+
+PLAIN_TODO = """
+if .metadata.deletionTimestamp then "delete" elif .status.phase == "Pending" then "run" else "none" end
 """
 
 POD_RUNS = """
@@ -175,13 +180,22 @@ CONFIGURATION = {
 }
 
 
-def config(*, set_gates: bool = False) -> str:
-    """The whole configuration of kwok as YAML; `set_gates` makes it set all readiness gates of a pod by itself."""
-    todo = POD_TODO.replace("GATES", "true" if set_gates else "$gates")
-    runs = POD_RUNS.replace("SET_GATES", "true" if set_gates else "false")
+def plain_config() -> str:
+    """Pods run, readiness gates included, and go when they are deleted: nothing else, and cheaply."""
     stages = [
         _stage("Node", NODE_NOT_READY, "true", _status(NODE_READY)),
-        _stage("Pod", todo, "run", _status(runs)),
+        _stage("Pod", PLAIN_TODO, "run", _status(POD_RUNS.replace("SET_GATES", "true"))),
+        _stage("Pod", PLAIN_TODO, "delete", {"delete": True}),
+    ]
+    return yaml.safe_dump_all([CONFIGURATION, *stages])
+
+
+def config() -> str:
+    """The whole configuration of kwok as YAML."""
+    todo = POD_TODO
+    stages = [
+        _stage("Node", NODE_NOT_READY, "true", _status(NODE_READY)),
+        _stage("Pod", todo, "run", _status(POD_RUNS.replace("SET_GATES", "false"))),
         _stage("Pod", todo, "missing", _status(IMAGE_MISSING)),
         _stage("Pod", todo, "evict", _status(_ended("Failed", "Evicted", 137))),
         _stage("Pod", todo, "succeed", _status(_ended("Succeeded", '""', 0))),
