@@ -14,12 +14,15 @@ import subprocess
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
+from urllib.request import ProxyHandler, build_opener
 
 from dualpath_cli import readyfile
 
 READY_POLL_S = 0.05
+PROBE_S = 2.0
 OUTPUT_GRACE_S = 1.0
 """After the end of a process its pipe is read for so long: a grandchild may hold it open."""
 
@@ -28,12 +31,13 @@ _CHILD = Path(__file__).with_name("child.py")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Command:
-    """How to start a process. It writes JSON to `ready_file` when it is ready."""
+    """How to start a process. Ready is who has written JSON to `ready_file`, or answers 200 at `probe`."""
 
     name: str
     arguments: tuple[str, ...]  # of the Python interpreter
     prefix: tuple[str, ...] = ()  # a command, with its path, that becomes the interpreter
-    ready_file: Path
+    ready_file: Path | None = None
+    probe: str = ""  # URL
     environment: Mapping[str, str] = field(default_factory=dict)  # in addition to ours
 
 
@@ -43,7 +47,8 @@ class Process:
     def __init__(self, command: Command, forward: Callable[[str, str], None]) -> None:
         self.command = command
         self._forward = forward
-        command.ready_file.unlink(missing_ok=True)
+        if command.ready_file:
+            command.ready_file.unlink(missing_ok=True)
         self._popen = subprocess.Popen(
             [*_child(), *command.prefix, sys.executable, *command.arguments],
             stdin=subprocess.DEVNULL,
@@ -60,9 +65,17 @@ class Process:
         """What the process says when it is ready; None: it ended before."""
         while True:
             ended = self._end.done()  # before the look at the file, which may be its last act
-            if (content := readyfile.read(self.command.ready_file)) or ended:
+            if (content := await self._said()) or ended:
                 return content
             await asyncio.wait([self._end], timeout=READY_POLL_S)
+
+    async def _said(self) -> dict[str, Any] | None:
+        """What the ready file says; of who is probed, where its metrics are. None: not yet."""
+        if self.command.ready_file:
+            return readyfile.read(self.command.ready_file)
+        if await asyncio.to_thread(_answers, self.command.probe):
+            return {"metrics": self.command.probe.rpartition("/")[0] + "/metrics"}
+        return None
 
     async def wait(self) -> int:
         """The exit code, negative for a signal; after all of its output was forwarded."""
@@ -130,6 +143,15 @@ class Process:
 def _child() -> tuple[str, ...]:
     """What a command line starts with, so that its process cannot outlive this one."""
     return (sys.executable, "-I", "-S", str(_CHILD), str(os.getpid()))
+
+
+def _answers(url: str) -> bool:
+    """Whether it answers 200; asked directly, whatever proxy the environment names."""
+    try:
+        with build_opener(ProxyHandler({})).open(url, timeout=PROBE_S):
+            return True
+    except (OSError, HTTPException):
+        return False
 
 
 def why(code: int) -> str:

@@ -1,8 +1,8 @@
 """Starts the processes of a plan, keeps them running, tells when they serve, and stops them in order.
 
-Order of a start: services, the gateway, all engines. Order of a stop: the gateway first, as it finishes
-what runs (deadline: the drain seconds), then all engines, then services; what is left after its deadline is
-killed. The supervisor itself holds no state that a request needs.
+Order of a start: services and the gateway, then all engines. Order of a stop: the gateway first, as it
+finishes what runs (deadline: the drain seconds), then all engines, then services; what is left after its
+deadline is killed. The supervisor itself holds no state that a request needs.
 """
 
 from __future__ import annotations
@@ -77,9 +77,9 @@ class Supervisor:
     async def _start(self) -> None:
         for service in self._plan.services:
             self._keepers[service.name] = Keeper(partial(_same, service), self)
-            await self._serves[service.name].wait()
         self._keepers["gateway"] = Keeper(lambda: self._plan.gateway(self._port), self)
-        await self._serves["gateway"].wait()
+        for serves in [self._serves[name] for name in self._keepers]:
+            await serves.wait()
         for name in self._plan.engines:
             self._keepers[str(name)] = Keeper(partial(self._engine, name), self)
 

@@ -72,7 +72,8 @@ class Network(Wires):
                     remedy="stop it, or choose another name",
                 )
             try:
-                super().__init__(plan(self._layout))
+                plugged = self._layout.host_fabric in self._layout.fabrics
+                super().__init__(plan(self._layout, _free_slot() if plugged else 0))
                 _check_names(self.state)
                 self.state.write()
                 _make(self.state, self._layout)
@@ -89,9 +90,14 @@ class Network(Wires):
         self._lock = None
 
 
-def plan(layout: Layout) -> State:
-    """Names and addresses of everything; only a free range of addresses is looked for."""
-    slot = _free_slot() if layout.host_fabric in layout.fabrics else 0
+def planned(layout: Layout) -> dict[tuple[str, str], str]:
+    """Addresses by node and NIC on the fabrics that this machine is not plugged into: the same each time."""
+    wires = plan(layout, slot=0).wires
+    return {(wire.node, wire.nic): wire.address for wire in wires if wire.fabric != layout.host_fabric}
+
+
+def plan(layout: Layout, slot: int) -> State:
+    """Names and addresses of everything."""
     ranges = [*_SUBNETS, *(fabric for fabric in layout.fabrics if fabric not in _SUBNETS)]
 
     def subnet(fabric: str) -> str:

@@ -5,15 +5,15 @@ from __future__ import annotations
 import copy
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, ValidationError
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 from pydantic_core import ErrorDetails
 
 from dualpath_api.cluster import DualPathCluster
 from dualpath_api.errors import SpecError
 from dualpath_api.loading import build_cluster, read_yaml
-from dualpath_api.spec.base import Rule, Section
+from dualpath_api.spec.base import Section
 from dualpath_api.units import Bytes
 from dualpath_cli.emulation.layout import Layout, Node, engine_node, gateway_node, storage_node
 from dualpath_cli.emulation.rates import UNLIMITED, parse_rate
@@ -44,14 +44,6 @@ class EngineNodes(Section):
 class StorageNodes(Section):
     """The block store."""
 
-    RULES: ClassVar[tuple[Rule, ...]] = (
-        Rule(
-            cel="self.kind == 'mooncake' || (!has(self.nodes) && !has(self.snic) && !has(self.size))",
-            message="nodes, snic and size are for kind mooncake; remove them",
-            holds=lambda storage: storage.kind == "mooncake" or not storage.model_fields_set - {"kind"},
-        ),
-    )
-
     kind: Literal["mooncake", "files"] = Field(
         "mooncake",
         description="mooncake: a store in nodes of its own. files: the cluster's directory, past all NICs.",
@@ -59,6 +51,15 @@ class StorageNodes(Section):
     nodes: int = Field(1, ge=1, le=MOST, strict=True, description="Storage nodes.")
     snic: Rate = Field(UNLIMITED, description="Rate of a storage node's NIC.")
     size: Bytes = Field(1 << 30, ge=1 << 24, description="Bytes that a storage node holds, in memory.")
+    copies: int = Field(1, ge=1, le=3, strict=True, description="Storage nodes that hold a block.")
+
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.kind == "files" and self.model_fields_set - {"kind"}:
+            raise ValueError("nodes, snic, size and copies are for kind mooncake")
+        if self.copies > self.nodes:
+            raise ValueError("copies is larger than nodes; a storage node holds a block at most once")
+        return self
 
 
 class NodeRates(Section):
