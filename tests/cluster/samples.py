@@ -94,6 +94,11 @@ _FULL: Object = {
         "rdma": True,
         "preflight": False,
         "onMismatch": "Degrade",
+        "trafficClasses": {
+            "kv": {"serviceLevel": 2, "dscp": 10},
+            "inference": {"serviceLevel": 5, "dscp": 46},
+        },
+        "leastBandwidthPermille": 800,
     },
     "nics": [{"role": "storage", "match": "eth*", "linkBps": 400000000000}],
     "hardware": {"computeNics": 8, "computeNicBytes": 50000, "storageBytes": 50000, "dramBytes": 500000},
@@ -235,6 +240,9 @@ def _of_fabric() -> Iterator[Bad]:
               message="rdma needs NICs; set mode to HostNetwork, Multus, DevicePlugin or DRA")  # fmt: skip
     yield Bad(path="spec.fabric", spec={"fabric": {"mode": "HostNetwork", "gpuDeviceClass": "g"}},
               message="gpuDeviceClass is for mode DRA; remove it")  # fmt: skip
+    for alike in ({"kv": {"dscp": 32}}, {"kv": {"serviceLevel": 3}, "inference": {"serviceLevel": 3}}):
+        yield Bad(path="spec.fabric.trafficClasses", spec={"fabric.trafficClasses": alike},
+                  message="kv and inference have the same mark; give each its own serviceLevel and dscp")  # fmt: skip
 
 
 def _of_limits() -> Iterator[Bad]:

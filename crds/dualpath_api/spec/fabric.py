@@ -59,6 +59,39 @@ def _needed(mode: FabricMode, attribute: str) -> Callable[[Any], bool]:
     return holds
 
 
+class KvClass(Section):
+    """Marks of KV: transfers between engines, and reads and writes of the block store."""
+
+    service_level: int = Field(
+        1, ge=0, le=15, strict=True, description="InfiniBand service level, on RoCE the priority."
+    )
+    dscp: int = Field(8, ge=0, le=63, strict=True, description="DSCP of RoCE and TCP.")
+
+
+class InferenceClass(Section):
+    """Marks of what the model's own collectives send."""
+
+    service_level: int = Field(
+        4, ge=0, le=15, strict=True, description="InfiniBand service level, on RoCE the priority."
+    )
+    dscp: int = Field(32, ge=0, le=63, strict=True, description="DSCP of RoCE and TCP.")
+
+
+class TrafficClasses(Section):
+    """Two classes, so that switches and NICs can put the model's collectives ahead of KV."""
+
+    RULES: ClassVar[tuple[Rule, ...]] = (
+        Rule(
+            cel="self.kv.serviceLevel != self.inference.serviceLevel && self.kv.dscp != self.inference.dscp",
+            message="kv and inference have the same mark; give each its own serviceLevel and dscp",
+            holds=lambda c: c.kv.service_level != c.inference.service_level and c.kv.dscp != c.inference.dscp,
+        ),
+    )
+
+    kv: KvClass = Field(KvClass(), description="KV, low priority.")
+    inference: InferenceClass = Field(InferenceClass(), description="The model's collectives, high priority.")
+
+
 class FabricSpec(Section):
     """How Pods get their storage and compute NICs."""
 
@@ -116,6 +149,23 @@ class FabricSpec(Section):
     rdma: bool = Field(False, strict=True, description="Transfers use RDMA: Pods may lock memory (IPC_LOCK).")
     preflight: bool = Field(
         True, strict=True, description="Check the NICs before an engine starts (`dualpath fabric check`)."
+    )
+    traffic_classes: TrafficClasses | None = Field(
+        None,
+        description=(
+            "Marks KV and the model's collectives; `{}` for the marks below. Without it nothing is marked. "
+            "What NICs and switches do with marks is set there: `dualpath fabric check` says how."
+        ),
+    )
+    least_bandwidth_permille: int | None = Field(
+        None,
+        ge=1,
+        le=1000,
+        strict=True,
+        description=(
+            "The check also sends to each peer that it is told of, which must take so much of the NIC's "
+            "speed. Default: it does not."
+        ),
     )
     on_mismatch: Literal["Fail", "Degrade"] = Field(
         "Fail",

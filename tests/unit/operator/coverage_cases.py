@@ -288,6 +288,13 @@ def fabric() -> None:
         f"{POD}.initContainers[fabric].command",
         base=multus,
     )
+    marks = LOCAL | {"fabric": MULTUS | {"trafficClasses": {}}}
+    for name in ("kv", "inference"):
+        for mark in ("serviceLevel", "dscp"):
+            field = f"fabric.trafficClasses.{name}.{mark}"
+            engines(field, 7, f"{CONFIG}.fabric.trafficClasses.{name}", base=marks)
+    least = "fabric.leastBandwidthPermille"
+    engines(least, 800, f"{CONFIG}.{least}", base=multus)
     nics = LOCAL | {"nics": [{"role": "storage", "match": "eth1"}]}
     engines("nics[].role", "compute", f"{CONFIG}.nics", base=nics)
     engines("nics[].match", "eth2", f"{CONFIG}.nics", base=nics)
