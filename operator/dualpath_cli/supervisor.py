@@ -13,6 +13,7 @@ import json
 import logging
 import signal
 import sys
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -29,11 +30,14 @@ GATEWAY_EXTRA_S = 5.0
 
 log = logging.getLogger("dualpath")
 
+Beside = Callable[["Supervisor"], Awaitable[None]]
+"""What runs beside the processes, and ends with them."""
 
-def supervise(plan: Plan) -> int:
-    """Run until told to stop. Returns the exit code of the command."""
+
+def supervise(plan: Plan, beside: Beside | None = None) -> int:
+    """Run until told to stop; `beside` runs all the while. Returns the exit code of the command."""
     set_up_logging("supervisor", plan.options.log_form)
-    return asyncio.run(Supervisor(plan).run())
+    return asyncio.run(Supervisor(plan, beside).run())
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +51,9 @@ class Up:
 class Supervisor:
     """One cluster of processes."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, beside: Beside | None = None) -> None:
         self._plan = plan
+        self._beside = beside
         self._expected = {"gateway", *map(str, plan.engines), *(service.name for service in plan.services)}
         self._up: dict[str, Up] = {}
         self._keepers: dict[str, Keeper] = {}
@@ -66,12 +71,15 @@ class Supervisor:
             loop.add_signal_handler(number, self._on_signal, number)
         self._remove_ready_file()
         starting = asyncio.create_task(self._start())
+        watching = asyncio.create_task(self._watch())
         try:
             await self._decided.wait()
         finally:
             starting.cancel()
             await self._stop()
-        self._event("stopped", code=self._verdict)
+            watching.cancel()
+            await asyncio.gather(watching, return_exceptions=True)
+        self.event("stopped", code=self._verdict)
         return self._verdict if self._verdict is not None else 1
 
     async def _start(self) -> None:
@@ -83,12 +91,30 @@ class Supervisor:
         for name in self._plan.engines:
             self._keepers[str(name)] = Keeper(partial(self._engine, name), self)
 
+    async def _watch(self) -> None:
+        """Who only looks must not end what it looks at."""
+        try:
+            if self._beside is not None:
+                await self._beside(self)
+        except Exception:
+            log.exception("watching ended")
+
+    @property
+    def stopping(self) -> bool:
+        """Whether it was told to stop."""
+        return self._stopping
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """The processes that do not serve now."""
+        return tuple(sorted(self._expected - self._up.keys()))
+
     def _engine(self, name: EngineName) -> Command:
         return self._plan.engine(name, self._port)
 
     async def _stop(self) -> None:
         self._stopping = True
-        self._event("stopping")
+        self.event("stopping")
         self._remove_ready_file()
         keepers = dict(self._keepers)
         if gateway := keepers.pop("gateway", None):
@@ -127,7 +153,7 @@ class Supervisor:
     def started(self, name: str, pid: int) -> None:
         """A process was started."""
         log.info("%s started, pid %d", name, pid)
-        self._event("started", process=name, pid=pid)
+        self.event("started", process=name, pid=pid)
 
     def is_ready(self, name: str, pid: int, content: dict[str, Any]) -> None:
         """A process serves: announce the cluster when it was the last, else note what was replaced."""
@@ -140,7 +166,7 @@ class Supervisor:
         complete = self._up.keys() == self._expected
         if self._announced or complete:
             self._write_ready_file()  # before the event: who hears it finds the file as it says
-        self._event("process-ready", process=name, pid=pid)
+        self.event("process-ready", process=name, pid=pid)
         if complete and not self._announced:
             self._announced = True
             self._announce()
@@ -149,14 +175,14 @@ class Supervisor:
         """A process died and will be started again."""
         self._up.pop(name, None)
         log.warning("%s; starting it again in %g s", reason, pause)
-        self._event("ended", process=name, reason=reason, restart_in_s=pause)
+        self.event("ended", process=name, reason=reason, restart_in_s=pause)
 
     def gave_up(self, name: str, reason: str, code: int) -> None:
         """A process cannot be started: the cluster cannot serve."""
         refused = code == REFUSED
         if not self._decided.is_set():
             log.error("%s; %s", reason, "its message above says what to change" if refused else "giving up")
-        self._event("gave-up", process=name, reason=reason)
+        self.event("gave-up", process=name, reason=reason)
         self._decide(REFUSED if refused else 1)
 
     # ------------------------------------------------------------ what people and scripts are told
@@ -179,11 +205,12 @@ class Supervisor:
 
     def _announce(self) -> None:
         if self._plan.options.as_json:
-            self._event("ready", **self._content())
+            self.event("ready", **self._content())
         else:
             _print(f"ready {self._plan.url(self._port)}")
 
-    def _event(self, event: str, **fields: object) -> None:
+    def event(self, event: str, **fields: object) -> None:
+        """Print a line of JSON, where events are asked for."""
         if self._plan.options.as_json:
             _print(json.dumps({"event": event, **fields}))
 

@@ -32,6 +32,7 @@ from dualpath_cli.emulation.topology import (
     load_emulation,
     nic_rules,
 )
+from dualpath_cli.emulation.wires import Wires
 from dualpath_cli.plan import EngineName, Options, Plan, write_cluster
 from dualpath_cli.process import Command
 
@@ -58,7 +59,13 @@ class EmulatedPlan(Plan):
     """The processes of one emulation; `dualpath_cli.supervisor` runs them."""
 
     network: Network
+    token: str
     environment: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def api(self) -> str:
+        """URL of the gateway."""
+        return self.url(self.options.port).removesuffix("/v1")
 
     def gateway(self, port: int) -> Command:
         """The gateway, in its node."""
@@ -86,6 +93,16 @@ class EmulatedPlan(Plan):
 
     def _inside(self, node: str, command: Command) -> Command:
         return replace(command, prefix=tuple(self.network.command(node, ())))
+
+
+def api_of(network: Wires) -> str:
+    """URL of the OpenAI API of a running emulation; "": it is a network only."""
+    return f"http://{network.address(GATEWAY_NODE)}:{API_PORT}/v1" if GATEWAY_NODE in network.nodes else ""
+
+
+def wait(seconds: float) -> None:
+    """Sleep; a signal that unwinds ends it."""
+    threading.Event().wait(seconds)
 
 
 def node_of(engine: EngineName) -> str:
@@ -132,16 +149,19 @@ def read_emulation(
 @contextlib.contextmanager
 def network_plan(emulation: Emulation, options: Options) -> Iterator[EmulatedPlan]:
     """The network, with a plan of what runs in it; everything is removed in the end."""
-    with _stoppable(), Network(emulation.spec.layout) as network:
+    with stoppable(), Network(emulation.spec.layout) as network:
+        token = secrets.token_hex(16)
         plan = EmulatedPlan(
             cluster=emulation.cluster,
             options=replace(options, host=network.address(GATEWAY_NODE), port=API_PORT),
             folder=network.folder,
             services=_services(emulation.spec, network, options.log_form),
             network=network,
-            environment={TOKEN_FILE: str(_token_file(network.folder))},
+            token=token,
+            environment={TOKEN_FILE: str(network.folder / TOKEN)},
             told={"network": network.name, "controlTokenFile": str(network.folder / TOKEN)},
         )
+        _write_secret(network.folder / TOKEN, token)
         write_cluster(emulation.cluster, plan.folder / "cluster.json")
         for node in emulation.spec.layout.nodes:
             write_cluster(_on(emulation.cluster, node), plan.folder / f"{node.name}.json")
@@ -153,12 +173,10 @@ def network_plan(emulation: Emulation, options: Options) -> Iterator[EmulatedPla
                     signal.signal(number, signal.SIG_IGN)
 
 
-def _token_file(folder: Path) -> Path:
-    """A fresh control token: off loopback, the scheduler talks to nobody without one."""
-    file = folder / TOKEN
+def _write_secret(file: Path, text: str) -> None:
+    """The control token: off loopback, the scheduler talks to nobody without one."""
     file.touch(mode=0o600)
-    file.write_text(secrets.token_hex(16))
-    return file
+    file.write_text(text)
 
 
 def _on(cluster: DualPathCluster, node: Node) -> DualPathCluster:
@@ -218,7 +236,7 @@ def _store(
 
 
 @contextlib.contextmanager
-def _stoppable() -> Iterator[None]:
+def stoppable() -> Iterator[None]:
     """SIGTERM, too, unwinds: it would else end the process between making something and removing it."""
     if threading.current_thread() is not threading.main_thread():
         yield
