@@ -8,10 +8,8 @@ the cluster's Secret with the control token).
 from __future__ import annotations
 
 import base64
-import os
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
@@ -119,23 +117,12 @@ class Clusters:
 @asynccontextmanager
 async def clusters_of(namespace: str | None, context: str | None) -> AsyncIterator[Clusters]:
     """The clusters of a namespace. Whatever Kubernetes refuses becomes one message."""
-    from kubernetes.aio.config import ConfigException
-    from yaml import YAMLError
-
+    from dualpath_operator.connection import namespace_of
     from dualpath_operator.kube import Api, KubeError
 
-    try:
-        where = namespace or _namespace_of(context)
-        api = await Api.connect(context)
-    except (ConfigException, OSError, ValueError, TypeError, AttributeError, YAMLError) as error:
-        raise SpecError(
-            "no Kubernetes cluster is known",
-            cause=" ".join(str(error).split()) or type(error).__name__,
-            remedy="set KUBECONFIG, or give a --context that `kubectl config get-contexts` shows",
-        ) from None
-    async with api:
+    async with await Api.connect(context) as api:
         try:
-            yield Clusters(api, where)
+            yield Clusters(api, namespace or namespace_of(context))
         except KubeError as error:
             raise _refused(api, error) from None
 
@@ -151,24 +138,3 @@ def _refused(api: Api, error: KubeError) -> SpecError:
         remedy = "log in anew, or ask for the role dualpath-view or dualpath-edit"
         return SpecError("Kubernetes does not let you do that", cause=cause, remedy=remedy)
     return SpecError("Kubernetes refused", cause=cause, remedy="see the cause")
-
-
-def _namespace_of(context: str | None) -> str:
-    """The namespace of a context of the kubeconfig; of the Pod where there is no kubeconfig."""
-    import yaml
-    from kubernetes.aio.config.kube_config import KUBE_CONFIG_DEFAULT_LOCATION
-
-    contexts: dict[str, Mapping[str, Any]] = {}
-    current = context
-    for file in KUBE_CONFIG_DEFAULT_LOCATION.split(os.pathsep):
-        path = Path(file).expanduser()
-        if not path.is_file():
-            continue
-        config = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-        current = current or config.get("current-context")
-        for one in config.get("contexts") or ():
-            contexts.setdefault(one["name"], one.get("context") or {})
-    own = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
-    if not contexts and own.exists():
-        return own.read_text(encoding="utf-8").strip()
-    return str(contexts.get(current or "", {}).get("namespace") or "default")

@@ -13,9 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import uvloop
-from kubernetes.aio.config import ConfigException
 
-from dualpath_api.errors import DualPathError, SpecError
+from dualpath_api.errors import DualPathError
 from dualpath_api.logs import set_up_logging
 from dualpath_operator.kube import Api
 from dualpath_operator.leader import Lease, lead
@@ -55,14 +54,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 async def run(settings: Settings) -> int:
     """The whole process."""
-    try:
-        api = await Api.connect()
-    except ConfigException as error:
-        raise SpecError(
-            "no API server is known",
-            cause=str(error),
-            remedy="run in a Pod with a ServiceAccount, or set KUBECONFIG",
-        ) from None
+    api = await Api.connect()
     world = World()
     sight = Sight(api, world, settings.watch_namespaces)
     health = Health(sight.problem)

@@ -15,10 +15,10 @@ from urllib.request import getproxies
 
 import aiohttp
 import msgspec
-from kubernetes.aio import config
 from kubernetes.aio.client.configuration import Configuration
 from kubernetes.aio.client.rest import RESTClientObject
 
+from dualpath_operator.connection import configuration_of
 from dualpath_operator.kinds import BY_NAME, Kind
 from dualpath_operator.model import MANAGER, Object
 
@@ -67,15 +67,8 @@ class Api:
 
     @classmethod
     async def connect(cls, context: str | None = None) -> Api:
-        """By the kubeconfig, else by the Pod's ServiceAccount. Raises kubernetes' ConfigException."""
-        configuration = Configuration()
-        arguments: dict[str, Any] = {"client_configuration": configuration}
-        try:
-            await config.load_kube_config(context=context, **arguments)
-        except config.ConfigException:
-            if context is not None:
-                raise
-            config.load_incluster_config(**arguments)
+        """By the kubeconfig, else by the Pod's ServiceAccount. Raises SpecError where neither can be used."""
+        configuration = await configuration_of(context)
         configuration.connection_pool_maxsize = 64
         # else each call looks for proxies and reads ~/.netrc, a tenth of all that the operator does
         configuration.client_session_kwargs = {"trust_env": bool(getproxies())}

@@ -11,8 +11,7 @@ import asyncio
 import sys
 from collections.abc import Sequence
 
-from kubernetes.aio.config import ConfigException
-
+from dualpath_api.errors import DualPathError
 from dualpath_operator.kinds import CLUSTER
 from dualpath_operator.kube import Api, KubeError
 
@@ -34,7 +33,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         found = asyncio.run(clusters((None,) if options.all else options.namespaces))
-    except (KubeError, ConfigException) as error:
+    except DualPathError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 0 if options.force else 2
+    except KubeError as error:
         sys.stderr.write(f"error: it is not known whether DualPathClusters exist\n  cause:  {error}\n")
         return 0 if options.force else 2
     if not found:
@@ -45,7 +47,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 async def clusters(namespaces: Sequence[str | None]) -> list[tuple[str, str]]:
-    """(namespace, name) of all that exist; None where the kind itself is gone. Raises KubeError."""
+    """(namespace, name) of all that exist; None where the kind is gone. Raises KubeError or SpecError."""
     found = []
     async with await Api.connect() as api:
         for namespace in namespaces:
