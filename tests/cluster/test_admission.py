@@ -154,11 +154,11 @@ def test_replicas_that_do_not_lead_answer_too(
     operator: OperatorProcess,
     certificate: Certificate,
 ) -> None:
-    until(lambda: "dualpath_operator_leader 1" in operator.metrics(), 30)
+    until(lambda: "\ndualpath_operator_leader 1.0\n" in operator.metrics(), 30)
     second = start_operator(control_plane.admin, operator_settings(operator, certificate), name="second")
     admission.send_to(second.webhook_port)
     until(lambda: "denials" in second.metrics() and refused_by(kube, namespace, second), 30)
-    assert "dualpath_operator_leader 0" in second.metrics()
+    assert "\ndualpath_operator_leader 0.0\n" in second.metrics()
 
 
 def operator_settings(operator: OperatorProcess, certificate: Certificate) -> Object:
