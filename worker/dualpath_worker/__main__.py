@@ -30,6 +30,8 @@ from dualpath_worker.engine.layerwise import LayerwisePrefill
 from dualpath_worker.engine.prefill import PrefillEngine
 from dualpath_worker.engine.profiling import attention_time, prefill_speed
 from dualpath_worker.fabric import Machine, fall_back
+from dualpath_worker.fabric.classes import environment, transfer_options
+from dualpath_worker.fabric.preflight import before_register
 from dualpath_worker.health import problems
 from dualpath_worker.link import SchedulerLink
 from dualpath_worker.metrics import Metrics
@@ -95,7 +97,12 @@ async def serve(settings: Settings) -> None:
 
 
 def load(settings: Settings) -> Model:
-    """Load the checkpoint that the spec names."""
+    """Look at the networks, which is soon done, then load the checkpoint that the spec names."""
+    in_pod = bool(settings.place.pod)
+    for finding in before_register(settings.spec, os.environ, in_pod=in_pod):
+        log.warning("going on, as fabric.onMismatch is Degrade: %s", finding)
+    for name, value in environment(settings.spec.fabric.traffic_classes).items():
+        os.environ.setdefault(name, value)  # read when a library opens its first connection
     uri = settings.spec.model.uri
     device = "cuda" if torch.cuda.is_available() else "cpu"
     return load_model(Path(uri.removeprefix("file://")), settings.spec.model.dtype, device)
@@ -124,7 +131,8 @@ async def build(settings: Settings, model: Model) -> tuple[AnyEngine, SchedulerL
         log.warning("going on over TCP, as fabric.onMismatch is Degrade: %s", finding)
     rules = () if degraded else settings.spec.nics
     device = compute_device(rules, settings.rank, place.pod_ip)
-    agent = TransferAgent(settings.engine, device=device)
+    classes = settings.spec.fabric.traffic_classes
+    agent = TransferAgent(settings.engine, device=device, options=transfer_options(classes))
     agent.register(pool)
     network = store_network(settings.spec, degraded=bool(degraded))
     store = await asyncio.to_thread(open_store, settings.spec.storage, layout, network=network)

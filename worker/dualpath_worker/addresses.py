@@ -35,29 +35,41 @@ def compute_device(rules: Sequence[NicRule], rank: int, pod_ip: str) -> str | No
     return device
 
 
+def address_of(device: str) -> str | None:
+    """The first IPv4 address of a network device, else its first IPv6 address; None: it has none."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+        if (packed := _ipv4(asking, device)) is not None:
+            return str(ipaddress.ip_address(packed))
+    rows = _ipv6_rows(Path("/proc/net/if_inet6"))
+    return next((str(ipaddress.ip_address(bytes.fromhex(row[0]))) for row in rows if row[5] == device), None)
+
+
 def device_of(address: str, proc: Path = Path("/proc")) -> str | None:
     """The network device that has this IP address; None: none has it."""
     wanted = ipaddress.ip_address(address)
     if wanted.version == 6:
-        return _device_of_ipv6(wanted.packed.hex(), proc / "net/if_inet6")
+        rows = _ipv6_rows(proc / "net/if_inet6")
+        return next((row[5] for row in rows if row[0] == wanted.packed.hex()), None)
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
         for _, name in socket.if_nameindex():
-            request = struct.pack("256s", name.encode()[:15])
-            try:
-                answer = fcntl.ioctl(asking, _SIOCGIFADDR, request)
-            except OSError:  # it has no address
-                continue
-            if answer[20:24] == wanted.packed:
+            if _ipv4(asking, name) == wanted.packed:
                 return name
     return None
 
 
-def _device_of_ipv6(wanted: str, table: Path) -> str | None:
+def _ipv4(asking: socket.socket, device: str) -> bytes | None:
     try:
-        rows = [line.split() for line in table.read_text().splitlines()]
-    except OSError:
+        answer = fcntl.ioctl(asking, _SIOCGIFADDR, struct.pack("256s", device.encode()[:15]))
+    except OSError:  # it has no address
         return None
-    return next((row[5] for row in rows if row[0] == wanted), None)
+    return answer[20:24]
+
+
+def _ipv6_rows(table: Path) -> list[list[str]]:
+    try:
+        return [line.split() for line in table.read_text().splitlines()]
+    except OSError:
+        return []
 
 
 def advertised(host: str, pod_ip: str) -> str:

@@ -20,7 +20,7 @@ from __future__ import annotations
 import os
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
@@ -38,8 +38,12 @@ from dualpath_worker.transfer.thread import CommandThread
 class TransferAgent:
     """The engine's end of the compute network."""
 
-    def __init__(self, engine: str, *, device: str | None = "lo") -> None:
+    def __init__(
+        self, engine: str, *, device: str | None = "lo", options: Mapping[str, str] | None = None
+    ) -> None:
         """Start an agent on a network device (None: UCX chooses). Raises UnsupportedError if that fails.
+
+        `options` are UCX's marks and ports, as `fabric.classes` makes them; both sides must have the same.
 
         The NIXL name carries a token of this process, so a restarted engine never looks like the one before.
         """
@@ -51,7 +55,7 @@ class TransferAgent:
         self._thread = CommandThread(f"transfer-{engine}", self._step)
         name = f"{engine}/{secrets.token_hex(4)}"
         try:
-            self._mover = self._thread.call(lambda: Mover(name, device))
+            self._mover = self._thread.call(lambda: Mover(name, device, options or {}))
         except BaseException:
             self._thread.close(1.0)
             raise

@@ -18,7 +18,7 @@ itself.
 
 from __future__ import annotations
 
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 
 _ALWAYS = {
@@ -46,3 +46,19 @@ def prepare(environ: MutableMapping[str, str], *, sysfs: Path = Path("/sys")) ->
     added = {name: value for name, value in wanted.items() if name not in environ}
     environ.update(added)
     return added
+
+
+_KEYS = frozenset({"NET_DEVICES", "IB_SL", "IB_TRAFFIC_CLASS", "TCP_PORT_RANGE"})
+
+
+def engine_config(device: str | None, options: Mapping[str, str]) -> str:
+    """UCX's settings of one agent, as NIXL takes them.
+
+    UCX ignores keys that it does not know, so they are checked here; NIXL splits the text at commas. Raises
+    ValueError for an unknown key or a comma.
+    """
+    wanted = ({"NET_DEVICES": device} if device else {}) | dict(options)
+    for key, value in wanted.items():
+        if key not in _KEYS or "," in value:
+            raise ValueError(f"{key}={value} is no setting of a transfer agent")
+    return ",".join(f"{key}={value}" for key, value in wanted.items())

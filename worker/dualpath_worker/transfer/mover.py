@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from dualpath_worker.transfer.flights import Flight, Flights
 from dualpath_worker.transfer.peers import Peers
@@ -22,8 +22,8 @@ LINGER_S = 0.005  # poll on after activity: a notification leaves only by progre
 class Mover:
     """All state of the agent. Nothing here may be called from another thread, but for `stats`."""
 
-    def __init__(self, name: str, device: str | None) -> None:
-        self.port = NixlPort(name, device)
+    def __init__(self, name: str, device: str | None, options: Mapping[str, str]) -> None:
+        self.port = NixlPort(name, device, options)
         self.flights = Flights(self.port, self._ended, self._overdue, self._lost)
         self.peers = Peers(self.port, _say_lost)
         self.expected = 0

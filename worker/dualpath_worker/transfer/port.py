@@ -6,6 +6,7 @@ mode, and its locking modes cost more than a thread of ours that owns it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from dualpath_api.errors import UnsupportedError
 from dualpath_api.wire import PoolInfo
 from dualpath_worker.blocks import BlockPool
+from dualpath_worker.transfer.environment import engine_config
 
 Indices = NDArray[np.int32]
 
@@ -27,17 +29,20 @@ class PortError(Exception):
 
 
 class NixlPort:
-    """A NIXL agent called `name`, bound to the network device `device` (None: UCX chooses)."""
+    """A NIXL agent called `name`, bound to the network device `device` (None: UCX chooses).
 
-    def __init__(self, name: str, device: str | None) -> None:
+    `options` are more of UCX's settings, see `environment.engine_config`.
+    """
+
+    def __init__(self, name: str, device: str | None, options: Mapping[str, str]) -> None:
         from nixl._api import nixl_agent, nixl_agent_config
         from nixl._bindings import nixlRemoteDisconnectError
 
         self._disconnected: type[Exception] = nixlRemoteDisconnectError
         self._agent: Any = nixl_agent(name, nixl_agent_config(backends=[], enable_prog_thread=False))
-        options = {"engine_config": f"NET_DEVICES={device}"} if device else {}
+        config = engine_config(device, options)
         try:
-            self._agent.create_backend("UCX", options)
+            self._agent.create_backend("UCX", {"engine_config": config} if config else {})
         except Exception as error:
             raise UnsupportedError(
                 f"cannot open network device {device!r} for transfers",

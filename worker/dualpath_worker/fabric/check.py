@@ -1,56 +1,19 @@
-"""`python -P -m dualpath_worker.fabric --config FILE`: are the NICs there that the spec promises?
-
-Runs before an engine, in a container of its own, so that KV never silently takes a slower network. Exit
-code 0: all is well, or `--on-mismatch Degrade`; 1: it is not; 2: the spec cannot be read.
-"""
+"""Are the NICs there that the spec promises, are they up, and can RDMA use them?"""
 
 from __future__ import annotations
 
-import argparse
-import json
 import resource
-import sys
 from collections.abc import MutableMapping, Sequence
-from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from dualpath_api.cluster import ClusterSpec, NicRule
-from dualpath_api.errors import DualPathError
-from dualpath_api.loading import load_cluster
+from dualpath_worker.fabric.findings import Finding, Machine, text_of
 from dualpath_worker.nics import Device, discover
 
 IPC_LOCK = 14
 """Number of CAP_IPC_LOCK, as in linux/capability.h."""
 
 OVER_TCP = "tcp,cma,self"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """One thing that is not as the spec says."""
-
-    what: str
-    cause: str
-    remedy: str
-
-    def __str__(self) -> str:
-        """Three lines for people, as all errors."""
-        return f"fabric: {self.what}\n  cause:  {self.cause}\n  remedy: {self.remedy}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Machine:
-    """Where to look: recorded directories and figures in tests."""
-
-    sysfs: Path = Path("/sys")
-    dev: Path = Path("/dev")
-    status: Path = Path("/proc/self/status")
-    memlock: int = -1  # bytes that may be locked; -1: no limit
-
-    @classmethod
-    def this(cls) -> Machine:
-        """The machine, and limits, of this process."""
-        return cls(memlock=resource.getrlimit(resource.RLIMIT_MEMLOCK)[0])
 
 
 def check_fabric(rules: Sequence[NicRule], *, rdma: bool, machine: Machine) -> list[Finding]:
@@ -98,20 +61,20 @@ def _down(rule: NicRule, devices: Sequence[Device]) -> Finding:
 def _up(device: Device, machine: Machine) -> bool:
     if device.infiniband:
         ports = (machine.sysfs / "class/infiniband" / device.name / "ports").glob("*")
-        return any("ACTIVE" in _text(port / "state") for port in ports)
-    state = _text(machine.sysfs / "class/net" / device.name / "operstate")
+        return any("ACTIVE" in text_of(port / "state") for port in ports)
+    state = text_of(machine.sysfs / "class/net" / device.name / "operstate")
     return state == "up" or (state == "unknown" and _carrier(device, machine))
 
 
 def _carrier(device: Device, machine: Machine) -> bool:
     """Virtual devices know no state, but whether they carry."""
-    return _text(machine.sysfs / "class/net" / device.name / "carrier") == "1"
+    return text_of(machine.sysfs / "class/net" / device.name / "carrier") == "1"
 
 
 def _rdma(devices: Sequence[Device], machine: Machine) -> list[Finding]:
     found = []
     verbs = {
-        _text(path / "ibdev"): machine.dev / "infiniband" / path.name
+        text_of(path / "ibdev"): machine.dev / "infiniband" / path.name
         for path in sorted((machine.sysfs / "class/infiniband_verbs").glob("uverbs*"))
     }
     usable = {name for name, node in verbs.items() if node.exists()}
@@ -139,48 +102,7 @@ def _rdma(devices: Sequence[Device], machine: Machine) -> list[Finding]:
 
 
 def _may_lock(status: Path) -> bool:
-    effective = next((line for line in _text(status).splitlines() if line.startswith("CapEff:")), "CapEff: 0")
-    return bool(int(effective.split()[1], 16) >> IPC_LOCK & 1)
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text().strip()
-    except OSError:  # the device has gone, or is down
-        return ""
-
-
-# ---------------------------------------------------------------- command line
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Check this machine."""
-    parser = argparse.ArgumentParser(
-        prog="python -P -m dualpath_worker.fabric", description="Check a Pod's NICs against the spec."
+    effective = next(
+        (line for line in text_of(status).splitlines() if line.startswith("CapEff:")), "CapEff: 0"
     )
-    parser.add_argument("--config", required=True, type=Path, help="DualPathCluster, as YAML or JSON")
-    parser.add_argument("--on-mismatch", choices=["Fail", "Degrade"], help="default: what the spec says")
-    parser.add_argument("--json", action="store_true", help="print the findings as JSON")
-    given = parser.parse_args(arguments)
-    try:
-        spec = load_cluster(given.config, ()).spec
-    except DualPathError as error:
-        sys.stderr.write(f"{error}\n")
-        return 2
-    found = check_fabric(spec.nics, rdma=spec.fabric.rdma, machine=Machine.this())
-    degrade = (given.on_mismatch or spec.fabric.on_mismatch) == "Degrade"
-    if given.json:
-        findings = [asdict(finding) for finding in found]
-        sys.stdout.write(
-            json.dumps({"ok": not found, "degraded": bool(found) and degrade, "findings": findings})
-        )
-        sys.stdout.write("\n")
-    else:
-        sys.stderr.writelines(f"{finding}\n" for finding in found)
-        if found and degrade:
-            sys.stderr.write("warning: going on over a slower network, as fabric.onMismatch is Degrade\n")
-    return 1 if found and not degrade else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return bool(int(effective.split()[1], 16) >> IPC_LOCK & 1)
