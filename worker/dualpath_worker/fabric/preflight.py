@@ -74,8 +74,9 @@ def before_register(spec: ClusterSpec, environ: Mapping[str, str], *, in_pod: bo
     if in_pod or not fabric.preflight or fabric.mode is FabricMode.NONE:
         return []
     found = preflight(spec, parse_peers(environ.get(PEERS, "")), Machine.this())
-    if found and fabric.on_mismatch == "Fail":
-        first, *more = found
+    wrong = [finding for finding in found if not finding.advice]
+    if wrong and fabric.on_mismatch == "Fail":
+        first, *more = wrong
         others = "".join(f"; and {finding.what}: {finding.cause}" for finding in more)
         raise UnsupportedError(first.what, cause=first.cause + others, remedy=first.remedy)
     return found
