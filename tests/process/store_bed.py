@@ -12,6 +12,7 @@ import sys
 import urllib.request
 
 import numpy as np
+import psutil
 from processes import Process, free_ports
 from waiting import until
 
@@ -26,7 +27,7 @@ LAYOUT = KvLayout(fingerprint="f", dtype="float32", layers=4, kv_heads=4, head_d
 SIZE = LAYOUT.full_block_bytes  # 256 KiB
 OBJECT = BlockFormat(LAYOUT).file_bytes
 LIMIT = 64 << 20
-IMPATIENT = Patience(call_s=1.0, ask_s=1.0, suspect_s=3.0)
+IMPATIENT = Patience(call_s=1.0, ask_s=1.0, suspect_s=5.0)
 
 
 def key_of(name):
@@ -84,10 +85,11 @@ class MooncakeBed:
 
     keeps_blocks = False  # the master's memory is all there is
 
-    def __init__(self, folder, *, nodes=2, copies=1, size=LIMIT, ttl=3, etcd=(), patience=IMPATIENT):
+    def __init__(self, folder, *, nodes=2, copies=1, size=LIMIT, ttl=3, etcd=(), port=0, patience=IMPATIENT):
         self.folder, self.copies, self.size, self.ttl = folder, copies, size, ttl
         self.etcd, self.patience, self.domain = etcd, patience, "default"
         self.port, self.metrics_port = free_ports(2)
+        self.port = port or self.port
         self.master = self.start_master(self.port, self.metrics_port)
         self.nodes = [self.start_node() for _ in range(nodes)]
         self.until_serving(nodes)
@@ -95,7 +97,9 @@ class MooncakeBed:
     def start_master(self, port, metrics_port):
         where = ("--etcd", ",".join(self.etcd)) if self.etcd else ()
         options = ("--lease", "0.2", "--node-ttl", str(self.ttl), "--port", str(port), *where)
-        return self._start("master", metrics_port, *options)
+        master = self._start("master", metrics_port, *options)
+        master.metrics_port = metrics_port
+        return master
 
     def start_node(self):
         (metrics_port,) = free_ports(1)
@@ -124,12 +128,14 @@ class MooncakeBed:
         return MooncakeStore(link, LAYOUT, domain=self.domain, patience=self.patience)
 
     def restart(self):
-        self.restart_master()
-        self.until_serving(len(self.nodes))
-
-    def restart_master(self):
         self.master.kill()
         self.master = self.start_master(self.port, self.metrics_port)
+        self.until_serving(len(self.nodes))
+
+    def master_program(self):
+        """The library's own program: the child of our process."""
+        (child,) = psutil.Process(self.master.pid).children()
+        return child
 
     def corrupt(self, key):
         """Put other bytes under the same name, past the store."""

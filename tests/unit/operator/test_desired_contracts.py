@@ -22,6 +22,8 @@ from dualpath_cli.fetch import fetch
 from dualpath_operator.desired.commands import CONFIG
 from dualpath_worker import fabric, prestop
 from dualpath_worker.settings import read_settings
+from dualpath_worker.storage import node as store_node
+from dualpath_worker.storage.__main__ import parser
 
 
 @pytest.fixture
@@ -100,3 +102,23 @@ def test_the_gateway_understands_what_it_is_told(config):
     assert done.returncode == 2
     assert "/models/qwen" in done.stderr  # the model is missing here; so all else was understood
     assert "usage:" not in done.stderr
+
+
+def test_the_processes_of_a_store_understand_what_they_are_told(monkeypatch):
+    store = {"managed": {"size": "4Gi", "medium": "NVMe"}}
+    objects = rendered(cluster_of(LOCAL | {"storage": store, "fabric": MULTUS}))
+    told = {}
+    for crew, container in (("master", "master"), ("store", "store")):
+        (process,) = found(objects, "StatefulSet", f"qwen-{crew}")["spec"]["template"]["spec"]["containers"]
+        assert process["name"] == container
+        told[crew] = parser().parse_args(words(process, "dualpath_worker.storage"))
+        ports = {port["name"]: port["containerPort"] for port in process["ports"]}
+        assert ports["metrics"] == told[crew].metrics_port
+        assert told[crew].port in ports.values()
+    assert told["master"].offload
+    node = told["store"]
+    assert (node.medium, node.size, node.nics, node.protocol) == ("NVMe", 4 << 30, "snic*", "tcp")
+    assert node.etcd == told["master"].etcd != ""
+    for name in ("MC_MIN_RPC_PORT", "MC_MAX_RPC_PORT"):
+        monkeypatch.setenv(name, "")
+    store_node.environment(store_node.NodeSettings(endpoints=(), port=node.port))  # the library can use these ports

@@ -4,9 +4,10 @@ import asyncio
 import threading
 
 import pytest
+from waiting import until
 
 from dualpath_worker.storage import ReadResult, StoreStats, WriteResult
-from dualpath_worker.storage.io import ReadQueue, WriteQueue
+from dualpath_worker.storage.io import SPARE_THREADS, ReadQueue, WriteQueue
 
 PATIENCE_S = 30
 
@@ -19,7 +20,9 @@ class Medium:
         self.reading, self.writing = threading.Event(), threading.Event()
         self.reading.set()
         self.writing.set()
+        self.dead = set()  # keys that hang although the gate is open
         self.begun = threading.Semaphore(0)
+        self.revived = threading.Event()
         self.order = []
 
     def match_prefix(self, keys):
@@ -28,6 +31,7 @@ class Medium:
     def read_full(self, keys, into):
         self.begun.release()
         assert self.reading.wait(PATIENCE_S)
+        assert self.dead.isdisjoint(keys) or self.revived.wait(PATIENCE_S)
         results = []
         for key, buffer in zip(keys, into, strict=True):
             self.order.append(("read", key))
@@ -72,6 +76,7 @@ def queue_of(medium):
     yield opener
     medium.reading.set()
     medium.writing.set()
+    medium.revived.set()
     for queue in opened:
         queue.close()
 
@@ -113,16 +118,38 @@ async def test_a_hanging_read_is_late_and_settles_only_when_it_returns(medium, q
     assert bytes(into[1]) == b"\0\0\0\0", "a read that had not begun was not given up"
 
 
-async def test_a_batch_behind_a_hanging_one_is_late_but_settled(medium, queue_of):
-    medium.reading.clear()
+async def test_a_block_behind_a_hanging_one_is_late_but_settled(medium, queue_of):
+    medium.dead = {b"a"}
     queue = queue_of(threads=1, deadline_s=0.1)
-    first = asyncio.create_task(queue.read([b"a"], buffers(1), on_settled=lambda: None))
-    assert await asyncio.to_thread(medium.begun.acquire, timeout=PATIENCE_S)
-    settled = threading.Event()
-    second = await queue.read([b"b"], buffers(1), on_settled=settled.set)
-    assert second.late == (0,)
-    assert settled.is_set()
-    assert (await first).late == (0,)
+    settled, into = threading.Event(), buffers(2)
+    outcome = await queue.read([b"a", b"b"], into, on_settled=settled.set)
+    assert outcome.late == (0, 1)
+    assert not settled.is_set()
+    medium.revived.set()
+    assert await asyncio.to_thread(settled.wait, PATIENCE_S)
+    assert ("read", b"b") not in medium.order
+
+
+async def test_hanging_threads_are_replaced_and_do_not_hold_up_other_batches(medium, queue_of):
+    medium.blocks, medium.dead = {b"b": b"BBBB"}, {b"a"}
+    queue = queue_of(threads=2, deadline_s=0.3)
+    for _ in range(4):
+        late = await queue.read([b"a", b"a"], buffers(2), on_settled=lambda: None)
+        assert late.late == (0, 1)
+        assert (await queue.read([b"b"], buffers(1), on_settled=lambda: None)).ok == (0,)
+    assert queue.threads == 2 + 8
+    medium.revived.set()
+    await asyncio.to_thread(until, lambda: queue.threads == 2, what="the replaced threads to end")
+    assert (await queue.read([b"b"], buffers(1), on_settled=lambda: None)).ok == (0,)
+
+
+async def test_not_more_threads_are_started_than_the_bound_says(medium, queue_of):
+    medium.dead = {b"a"}
+    queue = queue_of(threads=1, deadline_s=0.01)
+    for _ in range(SPARE_THREADS + 3):
+        await queue.read([b"a"], buffers(1), on_settled=lambda: None)
+    assert queue.threads == 1 + SPARE_THREADS
+    medium.revived.set()
 
 
 async def test_queued_bytes_count_what_is_not_read_yet(medium, queue_of):

@@ -21,7 +21,7 @@ from dualpath_worker.storage.storage_nics import store_network_of
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Exit code 0 after a stop, 2 for what the user must change, 1 for the rest."""
-    args = _parser().parse_args(arguments)
+    args = parser().parse_args(arguments)
     set_up_logging(f"store-{args.verb}", args.log)
     code = 1
     try:
@@ -78,9 +78,10 @@ async def _serve(args: argparse.Namespace) -> int:
     )
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -P -m dualpath_worker.storage", description=__doc__)
-    verbs = parser.add_subparsers(dest="verb", required=True)
+def parser() -> argparse.ArgumentParser:
+    """The command lines."""
+    made = argparse.ArgumentParser(prog="python -P -m dualpath_worker.storage", description=__doc__)
+    verbs = made.add_subparsers(dest="verb", required=True)
     master = verbs.add_parser("master", help="knows where blocks are")
     master.add_argument("--port", type=_port, default=50051, help="of its API (default: %(default)s)")
     master.add_argument("--node-ttl", type=int, default=10, help="seconds until a silent node is given up")
@@ -104,7 +105,7 @@ def _parser() -> argparse.ArgumentParser:
         verb.add_argument("--metrics-host", default="0.0.0.0", help="to listen on (default: %(default)s)")
         verb.add_argument("--metrics-port", type=_port, default=metrics_port, help="/metrics and probes")
         verb.add_argument("--log", choices=("text", "json"), default="text", help="format of the log")
-    return parser
+    return made
 
 
 def _port(text: str) -> int:

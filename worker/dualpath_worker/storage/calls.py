@@ -26,6 +26,7 @@ class CallPool:
         """`limit`: threads, and so calls that may hang at once."""
         self._limit, self._name = limit, name
         self._lock = threading.Lock()
+        self._returned = threading.Condition(self._lock)
         self._queue: SimpleQueue[tuple[Future[Any], Callable[[], Any]] | None] = SimpleQueue()
         self._threads = self._outstanding = 0
 
@@ -47,6 +48,11 @@ class CallPool:
         self._queue.put((future, call))
         return future
 
+    def wait_idle(self, timeout_s: float) -> bool:
+        """Wait until every call has returned; false: some have not."""
+        with self._returned:
+            return self._returned.wait_for(lambda: self._outstanding == 0, timeout_s)
+
     def close(self) -> None:
         """End the threads that are idle, the others after their call."""
         for _ in range(self._threads):
@@ -60,8 +66,9 @@ class CallPool:
                 result = call()
             except Exception as raised:
                 error = raised
-            with self._lock:
+            with self._returned:
                 self._outstanding -= 1
+                self._returned.notify_all()
             if error is not None:
                 future.set_exception(error)
             else:

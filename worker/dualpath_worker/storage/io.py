@@ -1,7 +1,8 @@
 """Threads between an engine's event loop and the store.
 
 Reads: batches of blocks with a deadline; when it passes, what has not been read is given up. A read that
-hangs in the kernel cannot be stopped, so its buffer stays taken until it returns: `on_settled` says when.
+hangs in the kernel cannot be stopped, so its buffer stays taken until it returns: `on_settled` says when. Its
+thread is replaced for that time, within bounds, so that one part of a store does not hold up the others.
 Writes: one at a time, behind the reads, from a bounded queue that drops its oldest block when it is full,
 since the newest blocks are those that the next turn of a conversation will ask for.
 """
@@ -14,46 +15,17 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 
 from dualpath_worker.storage.base import BlockStore, Buffer, ReadResult, WriteResult
+from dualpath_worker.storage.read_batch import Batch, ReadOutcome
 
 log = logging.getLogger(__name__)
 
 DEADLINE_S = 2.0
 DEADLINE_FACTOR = 4.0  # times the expected time
 FIRST_RATE = 100e6  # bytes/s of the store, until there is a measurement
+SPARE_THREADS = 16
 YIELD_S = 0.2  # a write waits at most so long for reads, so that reads cannot starve it
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ReadOutcome:
-    """What became of a batch; numbers are places in the list of keys that was asked for."""
-
-    ok: tuple[int, ...]
-    failed: tuple[int, ...]  # missing, corrupt, unreadable
-    late: tuple[int, ...]  # given up: the bytes may still land until `on_settled`
-    bytes: int  # read in time
-
-
-@dataclass(slots=True, eq=False)
-class _Batch:
-    keys: Sequence[bytes]
-    into: Sequence[memoryview]
-    deadline: float
-    on_settled: Callable[[], None]
-    answer: Callable[[ReadOutcome], None]
-    results: dict[int, ReadResult] = field(default_factory=dict)
-    running: int = 0
-    answered: bool = False
-
-    def outcome(self) -> ReadOutcome:
-        """As of now; what has no result is late."""
-        places = range(len(self.keys))
-        ok = tuple(p for p in places if p in self.results and self.results[p].ok)
-        failed = tuple(p for p in places if p in self.results and not self.results[p].ok)
-        late = tuple(p for p in places if p not in self.results)
-        return ReadOutcome(ok=ok, failed=failed, late=late, bytes=sum(self.into[p].nbytes for p in ok))
 
 
 class ReadQueue:
@@ -66,17 +38,18 @@ class ReadQueue:
         self._work_ready = threading.Condition(self._lock)
         self._idle = threading.Condition(self._lock)
         self._earlier = threading.Condition(self._lock)  # than the deadline that is waited for
-        self._waiting: deque[tuple[_Batch, int]] = deque()
-        self._batches: list[_Batch] = []
-        self._hanging: list[_Batch] = []  # answered, while a read of theirs has not come back
+        self._waiting: deque[tuple[Batch, int]] = deque()
+        self._batches: list[Batch] = []
+        self._hanging: list[Batch] = []  # answered, while a read of theirs has not come back
         self._closing = False
         self.queued_bytes = 0
         """Asked for and not read yet."""
         self.rate = FIRST_RATE
         """Bytes/s of one thread, a moving average."""
         self._threads = threads
-        for number in range(threads):
-            threading.Thread(target=self._work, name=f"read-{number}", daemon=True).start()
+        self._spares = 0
+        for _ in range(threads):
+            self._start_thread()
         threading.Thread(target=self._watch, name="read-deadlines", daemon=True).start()
 
     async def read(
@@ -99,11 +72,16 @@ class ReadQueue:
                 loop.call_soon_threadsafe(resolve, outcome)
 
         if keys:
-            self._add(_Batch(keys, into, self._deadline(into), on_settled, answer))
+            self._add(Batch(keys, into, self._deadline(into), on_settled, answer))
         else:
             on_settled()
             resolve(ReadOutcome(ok=(), failed=(), late=(), bytes=0))
         return await future
+
+    @property
+    def threads(self) -> int:
+        """Threads that live, also those that hang."""
+        return self._threads + self._spares
 
     @property
     def busy(self) -> bool:
@@ -132,7 +110,7 @@ class ReadQueue:
         ahead = self.queued_bytes + sum(buffer.nbytes for buffer in into)
         return time.monotonic() + self._deadline_s + DEADLINE_FACTOR * ahead / (self.rate * self._threads)
 
-    def _add(self, batch: _Batch) -> None:
+    def _add(self, batch: Batch) -> None:
         with self._lock:
             self._batches.append(batch)
             self._waiting.extend((batch, place) for place in range(len(batch.keys)))
@@ -140,6 +118,9 @@ class ReadQueue:
             self._work_ready.notify(len(batch.keys))
             if batch is min(self._batches, key=lambda other: other.deadline):
                 self._earlier.notify()
+
+    def _start_thread(self) -> None:
+        threading.Thread(target=self._work, name="read", daemon=True).start()
 
     def _work(self) -> None:
         while True:
@@ -157,9 +138,11 @@ class ReadQueue:
             except Exception:
                 log.exception("the block store failed")
                 result = ReadResult.ERROR
-            self._finish(batch, place, result, time.monotonic() - began)
+            if self._finish(batch, place, result, time.monotonic() - began):
+                return
 
-    def _finish(self, batch: _Batch, place: int, result: ReadResult, seconds: float) -> None:
+    def _finish(self, batch: Batch, place: int, result: ReadResult, seconds: float) -> bool:
+        """Whether the calling thread has been replaced."""
         size = batch.into[place].nbytes
         with self._lock:
             batch.running -= 1
@@ -170,11 +153,17 @@ class ReadQueue:
                 self.queued_bytes -= size
                 if len(batch.results) == len(batch.keys):
                     self._end(batch)
-            elif batch.running == 0:
+                return False
+            if batch.running == 0:
                 self._hanging.remove(batch)
                 batch.on_settled()
+            if not batch.replaced:
+                return False
+            batch.replaced -= 1
+            self._spares -= 1
+            return True
 
-    def _end(self, batch: _Batch) -> None:
+    def _end(self, batch: Batch) -> None:
         """With the lock held: answer, and settle unless a read still hangs."""
         batch.answered = True
         self._batches.remove(batch)
@@ -184,6 +173,10 @@ class ReadQueue:
             batch.on_settled()
         else:
             self._hanging.append(batch)
+            batch.replaced = min(batch.running, SPARE_THREADS - self._spares)
+            self._spares += batch.replaced
+            for _ in range(batch.replaced):
+                self._start_thread()
         batch.answer(outcome)
         if not self._batches:
             self._idle.notify_all()
@@ -193,7 +186,11 @@ class ReadQueue:
             while not self._closing:
                 now = time.monotonic()
                 for batch in [batch for batch in self._batches if batch.deadline <= now]:
-                    log.warning("%d of %d blocks were not read in time", *_late(batch))
+                    log.warning(
+                        "%d of %d blocks were not read in time",
+                        len(batch.keys) - len(batch.results),
+                        len(batch.keys),
+                    )
                     self._end(batch)
                 nearest = min((batch.deadline for batch in self._batches), default=None)
                 self._earlier.wait(None if nearest is None else max(0.0, nearest - now))
@@ -277,10 +274,6 @@ class WriteQueue:
         except Exception:
             log.exception("the block store failed")
             return WriteResult.ERROR
-
-
-def _late(batch: _Batch) -> tuple[int, int]:
-    return len(batch.keys) - len(batch.results), len(batch.keys)
 
 
 def _call(callback: Callable[[bytes], None], key: bytes) -> None:

@@ -31,6 +31,10 @@ from dualpath_worker.storage.suspects import Suspects
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+
+_NEVER_CLOSED: list[MooncakeClient] = []
+"""Clients with hung calls, kept from the garbage collector."""
+
 Timed = tuple[int, float]
 """A code and the seconds that it took."""
 
@@ -42,7 +46,7 @@ class Patience:
     """How long to wait for what, in seconds."""
 
     call_s: float = 5.0  # for a transfer, beside the time that its bytes take
-    slowest: float = 10e6  # bytes/s of a store that is slow, not dead
+    slowest: float = 2.5e6  # bytes/s of a store that is slow, not dead
     ask_s: float = 2.0  # for an answer of the master alone
     suspect_s: float = 10.0  # a node is left alone
     rest_s: float = 1.0  # the master, or all writes, are left alone
@@ -268,8 +272,13 @@ class MooncakeStore:
         return StoreStats(**self._counts.values(), full=self._full)
 
     def close(self) -> None:
-        """See `BlockStore.close`."""
+        """See `BlockStore.close`. The library crashes when a client is closed under a call: then it stays."""
         self._link.close()
-        if self._link.client is not None:
-            self._ask(self._link.client.close)
+        client, self._link.client = self._link.client, None
+        if client is None:
+            return
+        if self._calls.wait_idle(self._patience.ask_s):
+            self._ask(client.close)
+        else:
+            _NEVER_CLOSED.append(client)
         self._calls.close()
