@@ -11,6 +11,7 @@ import contextlib
 import os
 import signal
 import time
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from dualpath_cli.emulation import iproute, places
@@ -46,11 +47,13 @@ def remove(state: State) -> None:
     Raises NetworkError if a process does not end; all else is gone then.
     """
     spaces = [name for name in state.namespaces.values() if _ours(state, name)]
-    alive = _end_processes({(NETNS / name).stat().st_ino for name in spaces})
-    if state.host_link and Path("/sys/class/net", state.host_link).exists():
-        with contextlib.suppress(NetworkError):  # its other end has taken it along
-            iproute.batch("ip", [["link", "del", state.host_link]])
-    iproute.batch("ip", [["netns", "del", name] for name in spaces])
+    with _held(spaces) as inodes:
+        _end_processes(inodes)
+        if state.host_link and Path("/sys/class/net", state.host_link).exists():
+            with contextlib.suppress(NetworkError):  # its other end has taken it along
+                iproute.batch("ip", [["link", "del", state.host_link]])
+        iproute.batch("ip", [["netns", "del", name] for name in spaces])
+        alive = _end_processes(inodes)  # who entered meanwhile; without the name, nobody does any more
     places.forget(state.name)
     if alive:
         raise NetworkError(
@@ -69,6 +72,14 @@ def processes(inodes: set[int]) -> list[int]:
                 if (entry / "ns/net").stat().st_ino in inodes and int(entry.name) != os.getpid():
                     found.append(int(entry.name))
     return found
+
+
+@contextlib.contextmanager
+def _held(spaces: Sequence[str]) -> Iterator[set[int]]:
+    """The numbers of the namespaces, which mean nothing else as long as we hold them."""
+    with contextlib.ExitStack() as stack:
+        handles = [stack.enter_context((NETNS / name).open("rb")) for name in spaces]
+        yield {os.fstat(handle.fileno()).st_ino for handle in handles}
 
 
 def _ours(state: State, name: str) -> bool:
