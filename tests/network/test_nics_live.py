@@ -62,8 +62,6 @@ def test_utilisation_is_within_a_twentieth_of_the_queues_own_bytes(net, source, 
     print(f"utilisation of {nic}: sampler {of_sampler:.4f}, queues {of_queues:.4f}")
     assert of_queues > 0.5
     assert of_sampler == pytest.approx(of_queues, rel=WITHIN)
-    grown = told[-1][direction] - told[0][direction]
-    assert grown == pytest.approx((after - before) * 7 / 8, rel=0.2)
 
 
 def test_a_link_of_unknown_speed_is_measured_while_reads_wait(net):
