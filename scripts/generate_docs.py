@@ -38,16 +38,24 @@ def cli_page() -> str:
         "Errors for people go to stderr as what, cause and remedy, with exit code 2.",
         "",
     ]
-    group = click.Context(main, info_name="dualpath", help_option_names=["-h", "--help"])
-    for name, command in sorted(main.commands.items()):
-        context = click.Context(
-            command, info_name=name, parent=group, terminal_width=100, max_content_width=100
-        )
-        lines += [f"## dualpath {name}", "", "```text", context.command.get_help(context).rstrip(), "```", ""]
-        for parameter in command.params:
+    top = click.Context(main, info_name="dualpath", help_option_names=["-h", "--help"])
+    for context in _contexts(main, top):
+        lines += [f"## {context.command_path}", "", "```text", context.get_help().rstrip(), "```", ""]
+        for parameter in context.command.params:
             if isinstance(parameter, click.Option) and not parameter.help:
-                raise ValueError(f"dualpath {name} {parameter.opts[0]} has no help text")
+                raise ValueError(f"{context.command_path} {parameter.opts[0]} has no help text")
     return "\n".join(lines)
+
+
+def _contexts(group: click.Group, parent: click.Context) -> Iterator[click.Context]:
+    """Every command, and those below it."""
+    for name, command in sorted(group.commands.items()):
+        context = click.Context(
+            command, info_name=name, parent=parent, terminal_width=100, max_content_width=100
+        )
+        yield context
+        if isinstance(command, click.Group):
+            yield from _contexts(command, context)
 
 
 def configuration_page() -> str:
