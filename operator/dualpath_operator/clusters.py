@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import logging
 
-from pydantic import ValidationError
-
 from dualpath_api.cluster import GROUP, VERSION, ClusterSpec
 from dualpath_api.errors import DualPathError
 from dualpath_api.loading import build_cluster
@@ -24,18 +22,11 @@ def read_cluster(
     """The cluster, or None and what is wrong with its spec. A spec is read and rendered once a generation."""
     if memory.generation != view.generation:
         memory.spec, memory.problem, memory.revision = None, "", ""
-        data = {
-            "apiVersion": f"{GROUP}/{VERSION}",
-            "kind": "DualPathCluster",
-            "metadata": {"name": key[1], "namespace": key[0]},
-            "spec": json.loads(view.spec),
-        }
         try:
-            spec = build_cluster(data, source=f"{key[0]}/{key[1]}").spec
-            check_pod_templates(spec)
+            spec = read_spec(key[1], json.loads(view.spec))
             memory.revision = revision_of(_cluster(key, view, spec), around)
             memory.spec = spec
-        except (DualPathError, ValidationError) as error:
+        except DualPathError as error:
             memory.problem = " ".join(str(error).split())
         except (
             Exception
@@ -44,6 +35,19 @@ def read_cluster(
             memory.problem = f"the spec cannot be rendered, look at its podTemplates: {error}"
         memory.generation = view.generation
     return (None, memory.problem) if memory.spec is None else (_cluster(key, view, memory.spec), "")
+
+
+def read_spec(name: str, spec: object) -> ClusterSpec:
+    """A spec as the API server has it, its podTemplates looked through. Raises DualPathError."""
+    data = {
+        "apiVersion": f"{GROUP}/{VERSION}",
+        "kind": "DualPathCluster",
+        "metadata": {"name": name},
+        "spec": spec,
+    }
+    read = build_cluster(data, source=f"DualPathCluster {name}").spec
+    check_pod_templates(read)
+    return read
 
 
 def _cluster(key: ClusterKey, view: ClusterView, spec: ClusterSpec) -> Cluster:

@@ -16,13 +16,11 @@ from pathlib import Path
 from typing import Any
 
 from aiohttp import web
-from pydantic import ValidationError
 
 from dualpath_api.cluster import ClusterSpec
 from dualpath_api.errors import DualPathError, SpecError
-from dualpath_api.loading import build_cluster
 from dualpath_operator import metrics
-from dualpath_operator.desired import check_pod_templates
+from dualpath_operator.clusters import read_spec
 from dualpath_operator.judgements import balance_of
 from dualpath_operator.model import FINALIZER
 from dualpath_operator.settings import WebhookSettings
@@ -43,9 +41,9 @@ def validate(request: dict[str, Any]) -> dict[str, Any]:
     ):
         return {"allowed": True}  # finalizers and labels can be changed whatever the spec says
     try:
-        spec = _spec_of(obj)
-        check_pod_templates(spec)
-    except (DualPathError, ValidationError) as error:
+        # without a name yet, the API server makes one up
+        spec = read_spec(obj.get("metadata", {}).get("name") or "generated", obj.get("spec"))
+    except DualPathError as error:
         metrics.DENIALS.labels("spec").inc()
         return {"allowed": False, "status": {"code": 422, "reason": "Invalid", "message": str(error)}}
     return {"allowed": True, "warnings": warnings(spec)}
@@ -75,17 +73,6 @@ def default(request: dict[str, Any]) -> dict[str, Any]:
         "patchType": "JSONPatch",
         "patch": base64.b64encode(json.dumps(patch).encode()).decode(),
     }
-
-
-def _spec_of(obj: dict[str, Any]) -> ClusterSpec:
-    meta = obj.get("metadata", {})
-    data: dict[str, Any] = {
-        "apiVersion": obj.get("apiVersion"),
-        "kind": obj.get("kind"),
-        "metadata": {"name": meta.get("name") or "generated", "namespace": meta.get("namespace")},
-        "spec": obj.get("spec"),
-    }
-    return build_cluster(data, source=f"{data['kind']} {data['metadata']['name']}").spec
 
 
 def _route(answer: Callable[[dict[str, Any]], dict[str, Any]]) -> Callable[[web.Request], Any]:

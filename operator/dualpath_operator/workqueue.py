@@ -40,12 +40,6 @@ class WorkQueue(Generic[K]):
             planned[1].cancel()
         self._timers[key] = (due, loop.call_later(delay, self._due, key))
 
-    def forget(self, key: K) -> None:
-        """Drop what was planned for a key."""
-        if (planned := self._timers.pop(key, None)) is not None:
-            planned[1].cancel()
-        self._again.discard(key)
-
     def _due(self, key: K) -> None:
         self._timers.pop(key, None)
         if key in self._working:

@@ -104,21 +104,6 @@ def test_a_worker_says_when_it_wants_a_key_again():
     assert run(story()) == [0.0, 7.0, 14.0]
 
 
-def test_what_is_forgotten_is_not_worked_on():
-    async def story() -> int:
-        queue: WorkQueue[str] = WorkQueue()
-        log = Log()
-        worker = asyncio.create_task(queue.work(log.handle))
-        queue.add("a", 5.0)
-        queue.forget("a")
-        queue.forget("unknown")
-        await asyncio.sleep(100)
-        worker.cancel()
-        return len(log.starts) + len(queue)
-
-    assert run(story()) == 0
-
-
 def test_the_loop_of_the_operator_will_do():
     async def story() -> None:
         queue: WorkQueue[str] = WorkQueue()
