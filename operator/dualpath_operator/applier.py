@@ -57,7 +57,7 @@ class Applier:
             metrics.APPLIES.labels(key.kind, "error").inc()
             if error.transient or error.status == 401:
                 raise
-            done.refused.append((key, str(error)))
+            done.refused.append((key, error.said))
             return False
         if made is None:
             done.clashes.append(key)

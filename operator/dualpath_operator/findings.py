@@ -21,7 +21,7 @@ class Judgement:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Findings:
-    """All of it. `problems` are reasons for Stalled, worst first."""
+    """All of it. `problems` are reasons for Stalled, worst first; `missing` are kinds asked for in vain."""
 
     cluster: Cluster
     revision: str
@@ -34,6 +34,7 @@ class Findings:
     balanced: Judgement
     scaling: Judgement
     problems: tuple[Judgement, ...] = ()
+    missing: tuple[str, ...] = ()
     paths: PathsStatus = field(default_factory=PathsStatus)
     nics: NicsStatus = field(default_factory=NicsStatus)
     balance: BalanceStatus = field(default_factory=BalanceStatus)

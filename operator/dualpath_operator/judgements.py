@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from fractions import Fraction
 from typing import Any
@@ -12,10 +12,21 @@ from dualpath_api.spec.roles import ScalingMode
 from dualpath_api.status import BalanceStatus
 from dualpath_operator.applier import Applied
 from dualpath_operator.findings import Judgement
+from dualpath_operator.kinds import POD
 from dualpath_operator.model import Cluster, Key
 from dualpath_operator.rollout_model import Plan
 from dualpath_operator.views import ObjectView
 from dualpath_policy.bounds import NodeShape, PdBounds, pd_bounds
+
+REMEDIES = {
+    "exceeded quota": "ask for less, or raise the namespace's ResourceQuota",
+    "violates PodSecurity": "take that out of the spec, or allow it by the namespace's Pod Security labels",
+    "admission webhook": "ask who runs that admission webhook",
+    "unknown field": "correct that field of the podTemplate",
+}
+"""By a sign in what the API server says."""
+
+ANY_REMEDY = "change the spec, or what refuses it"
 
 
 def gateway_ready(cluster: Cluster, live: Mapping[Key, ObjectView]) -> bool:
@@ -115,7 +126,6 @@ def _permille(ratio: Fraction) -> int:
 
 def problems_of(
     applied: Applied,
-    refusals: Sequence[str],
     cluster: Cluster,
     plan: Plan,
     status: Mapping[str, Any],
@@ -131,15 +141,19 @@ def problems_of(
                 message=f"{key.kind} {key.name} belongs to somebody else; remove it, or rename the cluster",
             )
         )
-    for key, told in applied.refused:
-        problems.append(
-            Judgement(status=True, reason="ApplyRefused", message=f"{key.kind} {key.name}: {told}")
-        )
-    for told in refusals:
-        problems.append(Judgement(status=True, reason="PodRefused", message=told))
+    for key, said in sorted(applied.refused, key=lambda one: one[0].kind == POD.name):
+        reason = "PodRefused" if key.kind == POD.name else "ApplyRefused"
+        problems.append(Judgement(status=True, reason=reason, message=refusal(key, said)))
     if progress_overdue(cluster, plan, status, now):
         problems.append(Judgement(status=True, reason="ProgressDeadlineExceeded", message=plan.message))
     return tuple(problems)
+
+
+def refusal(key: Key, said: str) -> str:
+    """What was refused, why in the API server's words, and what can be done."""
+    why = said.partition(" is forbidden: ")[2] or said
+    remedy = next((remedy for sign, remedy in REMEDIES.items() if sign in why), ANY_REMEDY)
+    return f"{key.kind} {key.name} is refused: {why}; {remedy}"
 
 
 def progress_overdue(cluster: Cluster, plan: Plan, status: Mapping[str, Any], now: datetime) -> bool:

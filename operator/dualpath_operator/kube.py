@@ -34,10 +34,13 @@ _TEMPLATED = frozenset({"Pod", "Deployment"})
 class KubeError(Exception):
     """The API server refused, or did not answer (status 0)."""
 
-    def __init__(self, status: int, reason: str, message: str, retry_after: float | None = None) -> None:
-        super().__init__(message)
+    def __init__(
+        self, status: int, reason: str, call: str, said: str, retry_after: float | None = None
+    ) -> None:
+        super().__init__(f"{call}: {status} {said}" if status else f"{call}: {said}")
         self.status = status
         self.reason = reason
+        self.said = said  # in the API server's words
         self.retry_after = retry_after
 
     @property
@@ -104,12 +107,14 @@ class Api:
         namespace: str | None,
         *,
         labels: str = "",
+        fields: str = "",
         newest: bool = False,
         metadata_only: bool = False,
     ) -> Listed:
         """All objects of a kind: from the watch cache, or `newest`, as metadata always is."""
         query = {} if newest or metadata_only else {"resourceVersion": "0"}
         query |= {"labelSelector": labels} if labels else {}
+        query |= {"fieldSelector": fields} if fields else {}
         accept = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1" if metadata_only else ""
         answer = await self.request("GET", kind.path(namespace), query=query, accept=accept)
         items = list(answer.get("items") or ())  # of metadata, an empty list comes as null
@@ -260,9 +265,9 @@ def _event(line: bytes, call: str) -> Object:
     if event.get("type") == "ERROR":
         told = event.get("object") or {}
         status, reason = int(told.get("code") or 500), str(told.get("reason", ""))
-        raise KubeError(status, reason, f"{call}: {status} {told.get('message') or reason}")
+        raise KubeError(status, reason, call, str(told.get("message") or reason))
     if "resourceVersion" not in (event.get("object") or {}).get("metadata", {}):
-        raise KubeError(0, "NoAnswer", f"{call}: an event is about no object")
+        raise KubeError(0, "NoAnswer", call, "an event is about no object")
     return event
 
 
@@ -270,11 +275,11 @@ def _object(raw: bytes, call: str) -> Object:
     try:
         return dict(msgspec.json.decode(raw))
     except (ValueError, TypeError) as error:  # of something in front of the API server
-        raise KubeError(0, "NoAnswer", f"{call}: the answer is no JSON object") from error
+        raise KubeError(0, "NoAnswer", call, "the answer is no JSON object") from error
 
 
 def _no_answer(call: str, error: Exception) -> KubeError:
-    return KubeError(0, "NoAnswer", f"{call}: {str(error) or type(error).__name__}")
+    return KubeError(0, "NoAnswer", call, str(error) or type(error).__name__)
 
 
 def _refusal(status: int, headers: Mapping[str, str], raw: bytes, call: str) -> KubeError:
@@ -286,4 +291,4 @@ def _refusal(status: int, headers: Mapping[str, str], raw: bytes, call: str) -> 
         reason, message = "", raw[:200].decode("utf-8", "replace")
     wait = headers.get("Retry-After", "")
     retry_after = float(wait) if wait.isdigit() else None
-    return KubeError(status, reason, f"{call}: {status} {message or reason}", retry_after)
+    return KubeError(status, reason, call, message or reason, retry_after)

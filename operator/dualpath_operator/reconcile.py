@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 from dualpath_operator import metrics, names
 from dualpath_operator.applier import Applied, Applier
 from dualpath_operator.clusters import finalizers_with, read_cluster
-from dualpath_operator.desired import kept, objects
+from dualpath_operator.desired import kept, objects, wanted_kinds
 from dualpath_operator.engines import Engines
 from dualpath_operator.findings import Findings
 from dualpath_operator.judgements import balance_of, gateway_ready, judge_scaling, judge_storage, problems_of
@@ -61,7 +61,6 @@ class Pass:
     replicas: tuple[ReplicaView, ...]
     plan: Plan
     applied: Applied = field(default_factory=Applied)
-    refusals: list[str] = field(default_factory=list)
 
     @property
     def key(self) -> ClusterKey:
@@ -245,8 +244,8 @@ class Reconciler:
                 uids.setdefault(role, made)
         creates = [step for step in now.plan.steps if isinstance(step, Create)]
         newest = [view for view in now.replicas if view.replica.revision == now.revision]
-        now.refusals = await self._engines.complete(cluster, uids, newest, memory, clock)
-        now.refusals += await self._engines.create(cluster, uids, creates, memory, clock)
+        await self._engines.complete(cluster, uids, newest, memory, clock, now.applied)
+        await self._engines.create(cluster, uids, creates, memory, clock, now.applied)
 
     async def _admit(self, now: Pass) -> None:
         """Set the gates that the scheduler's report asks for."""
@@ -285,9 +284,8 @@ class Reconciler:
             tuned=told.tuned,
             balanced=balanced,
             scaling=judge_scaling(cluster, told.sized.scaling),
-            problems=problems_of(
-                now.applied, now.refusals, cluster, now.plan, live_status, datetime.now(UTC)
-            ),
+            missing=tuple(sorted(wanted_kinds(cluster) - self._around.kinds)),
+            problems=problems_of(now.applied, cluster, now.plan, live_status, datetime.now(UTC)),
             paths=told.paths,
             nics=told.nics,
             balance=balance,
@@ -316,7 +314,7 @@ class Reconciler:
         if not told:
             return max(0.5, now.memory.status_at + self._settings.status_interval - self._clock())
         applied = now.applied
-        if not now.plan.complete or applied.clashes or applied.refused or now.refusals:
+        if not now.plan.complete or applied.clashes or applied.refused:
             return min(WATCHFUL_S, self._settings.resync)
         return self._settings.resync * (0.9 + 0.2 * (hash(now.key) % 100) / 100)
 

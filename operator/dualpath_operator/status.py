@@ -120,6 +120,11 @@ def _ready(findings: Findings, judged: Mapping[Type, Judgement], stalled: Judgem
             return Judgement(status=False, reason="Paused", message=told)
         if judged[kind].status is not True:
             return Judgement(status=False, reason=judged[kind].reason, message=judged[kind].message)
+    if findings.missing:
+        told = f"it serves without {', '.join(findings.missing)}, which the API server does not have"
+        return Judgement(
+            status=True, reason="KindMissing", message=f"{told}; install that and restart the operator"
+        )
     if not any(findings.wanted.values()):
         return Judgement(status=True, reason="Idle", message="no engines are wanted")
     return Judgement(status=True, reason="AllRolesServing")

@@ -45,6 +45,8 @@ def unsaid(site: Site, manifest: Manifest) -> str:
         return f"{manifest.name}: {states}: {found.get('Stalled')}"
     if found["Stalled"]["reason"] != manifest.by:
         return f"{manifest.name}: {found['Stalled']}"
+    if found["Stalled"]["message"].startswith(("POST", "PATCH")):
+        return f"{manifest.name} begins with the call: {found['Stalled']['message']}"
     return missing(found["Stalled"]["message"], manifest)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from controlplane import ControlPlane
 from kube_api import ApiError, Kube, Object
+from kube_objects import pod
 from kubernetes.aio.config import kube_config
 from stories import GROUPS, Site, names_of, settled, spec
 from waiting import until
@@ -132,10 +133,13 @@ def test_edits_of_every_child_are_put_right_and_told(site: Site, kube: Kube) -> 
             30,
             what=f"{place} to be put right",
         )
-    told = [event["message"] for event in site.events() if event["reason"] == "DriftCorrected"]
-    for place in CHILDREN:
-        name = place.split("/")[1]
-        assert any(f" {name} was changed at" in message for message in told), (place, told)
+
+    def untold() -> list[str]:
+        told = [event["message"] for event in site.events() if event["reason"] == "DriftCorrected"]
+        names = [place.split("/")[1] for place in CHILDREN]
+        return [name for name in names if not any(f" {name} was changed at" in message for message in told)]
+
+    until(lambda: untold() == [], 30, what="every edit to be told")
     site.ready()
 
 
@@ -160,6 +164,37 @@ def test_deleted_children_come_back(site: Site, kube: Kube) -> None:
         until(lambda back=back: caught(back), 60, what=f"{resource} {name} to come back")
     site.ready()
     assert kube.get("secrets", "c-control", site.namespace)["data"] == token
+
+
+def test_a_foreign_pod_in_the_place_of_an_engine_is_told_and_left_alone(site: Site, kube: Kube) -> None:
+    site.operator(**QUICK)
+    site.apply(spec(1, 1))
+    site.ready()
+    taken = f"c-decode-{site.revision()}-1"
+    made = kube.create(pod(taken, site.namespace))
+    site.change(decode={"scaling": {"replicas": 3}})
+    until(lambda: site.condition("Stalled").get("reason") == "NameClash", 60)
+    assert f"Pod {taken} belongs to somebody else; remove it" in site.condition("Stalled")["message"]
+    until(lambda: site.serving("decode") == 2, 60, what="the engines beside it")
+    site.change(image="dualpath/worker:other")  # whose Pods have other names
+    site.ready()
+    assert site.serving("decode") == 3
+    assert kube.get("pods", taken, site.namespace)["metadata"]["uid"] == made["metadata"]["uid"]
+    site.change(image=None)
+    until(lambda: site.condition("Stalled")["reason"] == "NameClash", 60)
+    kube.delete("pods", taken, site.namespace, gracePeriodSeconds=0)
+    site.ready()
+    assert site.serving("decode") == 3
+
+
+def test_a_kind_that_is_asked_for_in_vain_is_told_and_holds_nothing_up(site: Site) -> None:
+    site.operator()
+    site.apply(spec(1, 1, observability={"podMonitor": "Always"}))
+    site.ready()
+    until(lambda: site.condition("Ready")["reason"] == "KindMissing", 30)
+    assert "without monitoring.coreos.com/v1/PodMonitor" in site.condition("Ready")["message"]
+    site.change(observability={"podMonitor": "Auto"})
+    until(lambda: site.condition("Ready")["reason"] == "AllRolesServing", 30)
 
 
 def essence(body: Object) -> Object:

@@ -20,6 +20,7 @@ from dualpath_operator.judgements import (
     judge_storage,
     problems_of,
     progress_overdue,
+    refusal,
 )
 from dualpath_operator.model import Key
 from dualpath_operator.observe import Drains, replicas_of
@@ -176,7 +177,36 @@ def test_a_rollout_is_overdue_after_its_deadline_and_only_while_it_may_go_on():
 def test_problems_that_need_a_person_come_worst_first():
     cluster = cluster_of(LOCAL)
     idle = plan([], wish_for(cluster, "r", {"prefill": 0, "decode": 0}))
-    applied = Applied(clashes=[Key(kind="Service", name="qwen")], refused=[(Key(kind="Pod", name="p"), "no")])
-    found = problems_of(applied, ["quota"], cluster, idle, {}, NOW)
+    refused = [(Key(kind="Pod", name="p"), "no"), (Key(kind="Service", name="s"), "no")]
+    applied = Applied(clashes=[Key(kind="Service", name="qwen")], refused=refused)
+    found = problems_of(applied, cluster, idle, {}, NOW)
     assert [problem.reason for problem in found] == ["NameClash", "ApplyRefused", "PodRefused"]
-    assert problems_of(Applied(), [], cluster, idle, {}, NOW) == ()
+    assert problems_of(Applied(), cluster, idle, {}, NOW) == ()
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        (
+            'pods "p" is forbidden: exceeded quota: q, requested: pods=1, used: pods=3, limited: pods=3',
+            "exceeded quota: q, requested: pods=1, used: pods=3, limited: pods=3;"
+            " ask for less, or raise the namespace's ResourceQuota",
+        ),
+        (
+            'pods "p" is forbidden: violates PodSecurity "restricted:latest": host namespaces',
+            'violates PodSecurity "restricted:latest": host namespaces;'
+            " take that out of the spec, or allow it by the namespace's Pod Security labels",
+        ),
+        (
+            'Pod in version "v1" cannot be handled as a Pod: strict decoding error: unknown field "spec.a"',
+            'Pod in version "v1" cannot be handled as a Pod: strict decoding error: unknown field "spec.a";'
+            " correct that field of the podTemplate",
+        ),
+        (
+            'Pod "p" is invalid: spec.x: no',
+            'Pod "p" is invalid: spec.x: no; change the spec, or what refuses it',
+        ),
+    ],
+)
+def test_a_refusal_says_what_was_refused_why_and_what_to_do(said, told):
+    assert refusal(Key(kind="Pod", name="p"), said) == f"Pod p is refused: {told}"
