@@ -96,6 +96,7 @@ def probe(arguments: Sequence[str]) -> int:
     send.add_argument("--source", default="", metavar="ADDRESS", help="address of the NIC to send from")
     send.add_argument("--seconds", type=float, default=2.0, help="for each class, and for all (default: 2)")
     send.add_argument("--class", action="append", default=[], choices=["kv", "inference"], dest="names")
+    send.add_argument("--kv-flows", type=int, default=1, help="flows of KV at once (default: 1)")
     given = parser.parse_args(arguments)
     marks = _classes_of(given.config)
     if given.verb == "serve":
@@ -106,7 +107,14 @@ def probe(arguments: Sequence[str]) -> int:
             sys.stdout.flush()
             signal.sigwait(ends)
         return 0
-    measured = measure(marks, given.to, given.seconds, source=given.source, names=given.names)
+    measured = measure(
+        marks,
+        given.to,
+        given.seconds,
+        source=given.source,
+        names=given.names,
+        kv_flows=max(1, given.kv_flows),
+    )
     sys.stdout.write(json.dumps(measured.as_json(), indent=2) + "\n")
     return 0
 

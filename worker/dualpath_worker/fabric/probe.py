@@ -101,18 +101,20 @@ def _accept(server: socket.socket) -> None:
 
 
 def _receive(connection: socket.socket) -> None:
-    """Count until the sender is done, then tell it."""
-    buffer, began = memoryview(bytearray(_PIECE)), time.monotonic()
-    timed, last = 0, began
+    """Count for as long as the sender sends, then tell it.
+
+    What arrives later comes out of buffers, when other flows have ended; it would flatter this one.
+    """
+    buffer, began, timed = memoryview(bytearray(_PIECE)), time.monotonic(), 0
     with connection:
         try:
+            (seconds,) = struct.unpack("=d", connection.recv(8, socket.MSG_WAITALL))
+            first, last = began + _SKIPPED_S, began + seconds
             while count := connection.recv_into(buffer):
-                last = time.monotonic()
-                if last - began >= _SKIPPED_S:
+                if first <= time.monotonic() < last:
                     timed += count
-            seconds = max(last - began - _SKIPPED_S, 1e-3)
-            connection.sendall(json.dumps({"bytes_per_s": timed / seconds}).encode())
-        except OSError:  # the sender is gone, and so is its wish to know
+            connection.sendall(json.dumps({"bytes_per_s": timed / max(last - first, 1e-3)}).encode())
+        except (OSError, struct.error):  # the sender is gone, or none of ours
             return
 
 
@@ -123,18 +125,38 @@ def measure(
     *,
     source: str = "",
     names: Sequence[str] = (),
+    kv_flows: int = 1,
 ) -> Measured:
     """Send to a peer's address, from our address `source` if given; `names`: only these classes.
 
-    Takes `seconds` for each class, and once more for all together. Raises ProbeError.
+    KV is sent in so many flows at once, as by several engines. Takes `seconds` for each class, and once more
+    for all together. Raises ProbeError.
     """
     wanted = [each for each in both(classes) if not names or each.name in names]
-    alone = tuple(_send(each, address, seconds, source) for each in wanted)
-    if len(wanted) < 2:
-        return Measured(alone=alone, together=())
-    with ThreadPoolExecutor(len(wanted)) as pool:
-        running = [pool.submit(_send, each, address, seconds, source) for each in wanted]
-        return Measured(alone=alone, together=tuple(flow.result() for flow in running))
+    flows = {each.name: kv_flows if each.name == "kv" else 1 for each in wanted}
+    with ThreadPoolExecutor(sum(flows.values())) as pool:
+
+        def run(some: Sequence[Class]) -> tuple[Flow, ...]:
+            running = {
+                each.name: [
+                    pool.submit(_send, each, address, seconds, source) for _ in range(flows[each.name])
+                ]
+                for each in some
+            }
+            return tuple(_added(name, [flow.result() for flow in of]) for name, of in running.items())
+
+        alone = tuple(run([each])[0] for each in wanted)
+        return Measured(alone=alone, together=run(wanted) if len(wanted) > 1 else ())
+
+
+def _added(traffic: str, flows: Sequence[Flow]) -> Flow:
+    """All flows of a class as one."""
+    return Flow(
+        traffic=traffic,
+        bytes_per_s=sum(flow.bytes_per_s for flow in flows),
+        segments=sum(flow.segments for flow in flows),
+        repeated=sum(flow.repeated for flow in flows),
+    )
 
 
 def _send(each: Class, address: str, seconds: float, source: str) -> Flow:
@@ -147,6 +169,7 @@ def _send(each: Class, address: str, seconds: float, source: str) -> Flow:
                 connection.bind((source, 0))
             connection.connect((address, port_of(each)))
             connection.settimeout(seconds + CONNECT_S)
+            connection.sendall(struct.pack("=d", seconds))
             end = time.monotonic() + seconds
             while time.monotonic() < end:
                 connection.sendall(piece)
