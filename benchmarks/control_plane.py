@@ -10,6 +10,7 @@ gateway answers, as no container runs: nothing is tuned, and drains end at once.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import platform
@@ -91,12 +92,13 @@ class Bench:
         while True:
             query = {"watch": "true", "resourceVersion": version, "timeoutSeconds": "600"}
             answer = self.kube.stream(path, timeout=660, **query)
-            while line := answer.readline():
-                cluster = json.loads(line).get("object")
-                if cluster is None:  # the kind is not served yet
-                    break
-                version = cluster["metadata"]["resourceVersion"]
-                self._clusters[cluster["metadata"]["name"]] = cluster
+            with contextlib.suppress(urllib3.exceptions.HTTPError):  # the end of the API server
+                while line := answer.readline():
+                    cluster = json.loads(line).get("object")
+                    if cluster is None:  # the kind is not served yet
+                        break
+                    version = cluster["metadata"]["resourceVersion"]
+                    self._clusters[cluster["metadata"]["name"]] = cluster
             time.sleep(0.1)
 
     def writes(self) -> Counter[str]:

@@ -56,7 +56,7 @@ class Clusters:
                 cause=f"it has no kinds of {CLUSTER.api_version}",
                 remedy="install the chart dualpath-crds, or give another --context",
             )
-        known = [one["metadata"]["name"] for one in (await self.api.list(CLUSTER, self.namespace)).items]
+        known = [one["metadata"]["name"] for one in await self.api.list(CLUSTER, self.namespace)]
         raise SpecError(
             f"there is no DualPathCluster {name} in namespace {self.namespace}",
             cause=f"it has {', '.join(sorted(known)[:10]) or 'none'}",

@@ -107,7 +107,7 @@ class Engines:
         meta = pod["metadata"]
         (owner,) = meta["ownerReferences"]
         named = f"metadata.name={meta['name']}"
-        found = (await self._api.list(POD, meta["namespace"], fields=named, metadata_only=True)).items
+        found = await self._api.list(POD, meta["namespace"], fields=named, metadata_only=True)
         return any(
             "deletionTimestamp" not in one["metadata"]
             and (owner["kind"], owner["name"])

@@ -26,6 +26,7 @@ TIMEOUT_S = 30.0
 WITHIN = aiohttp.ClientTimeout(total=TIMEOUT_S)
 WATCH_S = (240, 300)
 """How long a watch is asked to last: not all end at once."""
+PAGE = 500
 
 _TEMPLATED = frozenset({"Pod", "Deployment"})
 """Kinds with a user's podTemplate in them: what the API server does not know is refused, not dropped."""
@@ -54,8 +55,8 @@ class KubeError(Exception):
         return self.status in {0, 408, 409, 410, 429} or self.status >= 500
 
 
-class Listed(NamedTuple):
-    """Objects, and the resourceVersion at which they were listed."""
+class Page(NamedTuple):
+    """Objects, and the resourceVersion at which they were listed, alike for all pages of a list."""
 
     items: list[Object]
     version: str
@@ -101,24 +102,34 @@ class Api:
                 return None
             raise
 
-    async def list(
+    async def pages(
         self,
         kind: Kind,
         namespace: str | None,
         *,
         labels: str = "",
         fields: str = "",
-        newest: bool = False,
         metadata_only: bool = False,
-    ) -> Listed:
-        """All objects of a kind: from the watch cache, or `newest`, as metadata always is."""
-        query = {} if newest or metadata_only else {"resourceVersion": "0"}
-        query |= {"labelSelector": labels} if labels else {}
+    ) -> AsyncIterator[Page]:
+        """All objects of a kind as they are now, some hundreds at a time: thousands at once take memory."""
+        query = {"limit": str(PAGE)} | ({"labelSelector": labels} if labels else {})
         query |= {"fieldSelector": fields} if fields else {}
         accept = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1" if metadata_only else ""
-        answer = await self.request("GET", kind.path(namespace), query=query, accept=accept)
-        items = list(answer.get("items") or ())  # of metadata, an empty list comes as null
-        return Listed(items, str(answer.get("metadata", {}).get("resourceVersion", "")))
+        while True:
+            answer = await self.request("GET", kind.path(namespace), query=query, accept=accept)
+            meta = answer.get("metadata", {})
+            # of metadata, an empty list comes as null
+            yield Page(list(answer.get("items") or ()), str(meta.get("resourceVersion", "")))
+            if not meta.get("continue"):
+                return
+            query["continue"] = meta["continue"]
+
+    async def list(
+        self, kind: Kind, namespace: str | None, *, fields: str = "", metadata_only: bool = False
+    ) -> list[Object]:
+        """As `pages`, all at once."""
+        pages = self.pages(kind, namespace, fields=fields, metadata_only=metadata_only)
+        return [item async for page in pages for item in page.items]
 
     async def watch(
         self, kind: Kind, namespace: str | None, version: str, *, labels: str = ""

@@ -51,10 +51,12 @@ class Sight:
         """Take up all that exists; where watches go on from it. Raises KubeError."""
 
         async def take(kind: Kind, namespace: str | None) -> str:
-            listed = await self._api.list(kind, namespace, labels=kind.labels)
-            for item in listed.items:
-                self._world.take({"kind": kind.name, **item})
-            return listed.version
+            version = ""
+            async for page in self._api.pages(kind, namespace, labels=kind.labels):
+                version = page.version
+                for item in page.items:
+                    self._world.take({"kind": kind.name, **item})
+            return version
 
         sources = [(kind, namespace) for kind in kinds for namespace in self._namespaces]
         versions = await asyncio.gather(*(take(*source) for source in sources))
@@ -91,18 +93,18 @@ class Sight:
     ) -> dict[Place, str]:
         """Forget what is gone; what is newer than the world."""
         before = self._world.versions(kind.name, namespace)
-        listed = await self._api.list(kind, namespace, labels=kind.labels, metadata_only=True)
         found = {
-            (kind.name, item["metadata"]["namespace"], item["metadata"]["name"]): item["metadata"]
-            for item in listed.items
+            (kind.name, meta["namespace"], meta["name"]): (meta["uid"], meta["resourceVersion"])
+            async for page in self._api.pages(kind, namespace, labels=kind.labels, metadata_only=True)
+            for meta in (item["metadata"] for item in page.items)
         }
         for place, (uid, _) in before.items():
-            if found.get(place, {}).get("uid") != uid and (key := self._world.remove(*place, uid)):
+            if found.get(place, ("", ""))[0] != uid and (key := self._world.remove(*place, uid)):
                 log.info("%s was gone unnoticed", "/".join(place))
                 wake(key)
         now = self._world.versions(kind.name, namespace)
         return {
-            place: meta["resourceVersion"]
-            for place, meta in found.items()
-            if int(now.get(place, ("", "0"))[1]) < int(meta["resourceVersion"])
+            place: version
+            for place, (_, version) in found.items()
+            if int(now.get(place, ("", "0"))[1]) < int(version)
         }

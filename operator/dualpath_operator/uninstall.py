@@ -52,7 +52,7 @@ async def clusters(namespaces: Sequence[str | None]) -> list[tuple[str, str]]:
     async with await Api.connect() as api:
         for namespace in namespaces:
             try:
-                listed = (await api.list(CLUSTER, namespace, metadata_only=True)).items
+                listed = await api.list(CLUSTER, namespace, metadata_only=True)
             except KubeError as error:
                 if error.status != 404:
                     raise

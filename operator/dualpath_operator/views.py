@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+import msgspec
 
 from dualpath_operator import names
 from dualpath_operator.model import ADMITTED, INTENT, MANAGER, Key
@@ -76,7 +77,7 @@ class ObjectView:
 
     def live(self) -> dict[str, Any]:
         """The object as JSON, as far as it is kept."""
-        return dict(json.loads(self.content))
+        return dict(msgspec.json.decode(self.content))
 
 
 View = ClusterView | PodView | ObjectView
@@ -91,8 +92,8 @@ def cluster_view(body: Mapping[str, Any]) -> ClusterView:
         generation=meta["generation"],
         deleting="deletionTimestamp" in meta,
         finalizers=tuple(meta.get("finalizers", ())),
-        spec=json.dumps(body.get("spec") or {}).encode(),
-        status=json.dumps(body.get("status") or {}).encode(),
+        spec=msgspec.json.encode(body.get("spec") or {}),
+        status=msgspec.json.encode(body.get("status") or {}),
     )
 
 
@@ -147,12 +148,12 @@ def object_view(body: Mapping[str, Any]) -> ObjectView:
         version=meta["resourceVersion"],
         intent=meta.get("annotations", {}).get(INTENT, ""),
         owner=controller_of(meta),
-        content=json.dumps(kept, separators=(",", ":")).encode(),
+        content=msgspec.json.encode(kept),
         ready=_ready(meta, spec, status),
         replicas=replicas,
         managers=replica_managers(meta.get("managedFields", ())) if group else frozenset(),
         created=was_created(meta.get("managedFields", ())),
-        status=json.dumps(status).encode() if group else b"",
+        status=msgspec.json.encode(status) if group else b"",
     )
 
 

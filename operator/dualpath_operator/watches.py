@@ -67,13 +67,14 @@ class Watches:
     async def _list_again(self, kind: Kind, namespace: str | None) -> str:
         """What has happened unseen; the version of the list."""
         known = self._world.versions(kind.name, namespace)
-        found = await self._api.list(kind, namespace, labels=kind.labels, newest=True)
-        there = set()
-        for item in found.items:
-            there.add(item["metadata"]["uid"])
-            for key in self._world.take({"kind": kind.name, **item}):
-                self._wake(key)
+        there, version = set(), ""
+        async for page in self._api.pages(kind, namespace, labels=kind.labels):
+            version = page.version
+            for item in page.items:
+                there.add(item["metadata"]["uid"])
+                for key in self._world.take({"kind": kind.name, **item}):
+                    self._wake(key)
         for place, (uid, _) in known.items():
             if uid not in there and (gone := self._world.remove(*place, uid)):
                 self._wake(gone)
-        return found.version
+        return version

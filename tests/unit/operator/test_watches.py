@@ -45,7 +45,11 @@ class Server:
         if "watch" not in request.query:
             assert "resourceVersion" not in request.query  # an old list would bring back what is gone
             self.lists += 1
-            return web.json_response({"items": self.listed, "metadata": {"resourceVersion": "70"}})
+            first, rest = self.listed[:1], self.listed[1:]  # in two pages
+            if "continue" in request.query:
+                return web.json_response({"items": rest, "metadata": {"resourceVersion": "70"}})
+            meta = {"resourceVersion": "70", **({"continue": "on"} if rest else {})}
+            return web.json_response({"items": first, "metadata": meta})
         self.asked.append(request.query["resourceVersion"])
         response = web.StreamResponse()
         if not self.streams:
@@ -141,10 +145,12 @@ async def test_a_list_brings_what_was_missed(monkeypatch):
     world, woken = World(), []
     world.put({"kind": "Pod", **live_pod(3, "u1")})
     server = Server(410)
-    server.listed = [live_pod(66, "u1")]
+    other = live_pod(67, "u2")
+    other["metadata"]["name"] = "another"
+    server.listed = [live_pod(66, "u1"), other]
     async with followed(server, world, woken, monkeypatch):
-        assert known(world) == [("u1", "66")]
-        assert woken == [CLUSTER]
+        assert known(world) == [("u1", "66"), ("u2", "67")]
+        assert woken == [CLUSTER, CLUSTER]
 
 
 async def test_refusals_and_rubbish_are_asked_again_from_the_same_version(monkeypatch):
