@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import count
@@ -46,6 +46,8 @@ class PrefillAttempt(Attempt):
     arrivals: LayerArrivals = field(default_factory=LayerArrivals)
     wants: int = 0  # of the decode side, not yet granted
     peer_slots: dict[int, int] = field(default_factory=dict)  # block -> the decode engine's slot
+    unpulled: list[int] = field(default_factory=list)  # blocks in them that are not here yet
+    early: list[int] = field(default_factory=list)  # those under way before the hit is settled
     bytes_by: dict[Role, int] = field(default_factory=lambda: {Role.PREFILL: 0, Role.DECODE: 0})
     began: float = field(default_factory=time.monotonic)
     hit_blocks: int | None = None  # None: not settled
@@ -114,7 +116,8 @@ class PrefillEngine(Engine[PrefillAttempt]):
             if not blocks:
                 break
             self.read(attempt, blocks)
-        if attempt.reads.settled and not attempt.landing:  # nothing writes where computed KV goes
+        beyond = max(attempt.early, default=-1) >= attempt.reads.hit
+        if attempt.reads.settled and not attempt.landing and not beyond:  # nothing writes where new KV goes
             self._settle(attempt)
 
     def on_read(self, attempt: PrefillAttempt, read: BlocksRead) -> None:
@@ -158,11 +161,13 @@ class PrefillEngine(Engine[PrefillAttempt]):
         for block, slot in message.blocks:
             if attempt.reads.done(Role.DECODE, block):
                 attempt.peer_slots[block] = slot
+                attempt.unpulled.append(block)
         for block in message.failed:
             attempt.reads.failed(Role.DECODE, block)
         if message.late:  # it asks for no more: what it has in hand, or was left for it, goes elsewhere
             attempt.reads.close(Role.DECODE)
         self._advance(attempt)
+        self._pull_early(attempt)
 
     def _released(self, engine: str, message: wire.Released) -> None:
         attempt = self.attempts.get(message.request, message.attempt)
@@ -198,36 +203,69 @@ class PrefillEngine(Engine[PrefillAttempt]):
                 seconds=time.monotonic() - attempt.began,
             )
         )
-        if by_decode:
-            group = max(1, PULL_BYTES // (len(by_decode) * self.layout.layer_block_bytes))
-            self._pull_layers(attempt, by_decode, 0, group)
-        else:
-            attempt.arrivals.advance(self.layout.layers)
-            self.attempts.all_pulled(attempt)
+        if not attempt.early:
+            self._pull_rest(attempt)
         self._ready[attempt.id] = attempt
         self._work.set()
         self.changed()
 
-    def _pull_layers(self, attempt: PrefillAttempt, blocks: Sequence[int], first: int, group: int) -> None:
-        """Pull `group` layers of the decode side's blocks, then the next ones, as compute needs them."""
-        layers = range(first, min(first + group, self.layout.layers))
-        slots = [attempt.slots[block] for block in blocks]
-        local = self.indices(slots, layers)
-        remote = self.indices([attempt.peer_slots[block] for block in blocks], layers)
+    def _pull_early(self, attempt: PrefillAttempt) -> None:
+        """While the hit is being read, pull what the decode side has of it: little is left in the end."""
+        if attempt.closed or attempt.early or not attempt.unpulled or attempt.hit_blocks is not None:
+            return
+        attempt.early, attempt.unpulled = attempt.unpulled, []
 
-        def done(result: TransferResult) -> None:
-            if result.outcome is not Outcome.DONE:
-                attempt.arrivals.lose(f"pull from {attempt.peer.engine} {result.outcome.value}")
-                self.attempts.all_pulled(attempt)
-                self.fail(attempt, f"pulling hit blocks from {attempt.peer.engine}: {result.outcome.value}")
-                return
+        def done() -> None:
+            attempt.early = []
+            if attempt.hit_blocks is None:
+                self._pull_early(attempt)
+                self._advance(attempt)
+            else:
+                self._pull_rest(attempt)
+
+        self._pull_hit(attempt, attempt.early, range(self.layout.layers), done)
+
+    def _pull_rest(self, attempt: PrefillAttempt) -> None:
+        """The hit is settled: pull what is left of it, some layers at a time, as compute needs them."""
+        rest = [block for block in attempt.unpulled if block < (attempt.hit_blocks or 0)]
+        if rest:
+            group = max(1, PULL_BYTES // (len(rest) * self.layout.layer_block_bytes))
+            self._pull_layers(attempt, rest, 0, group)
+        else:
+            attempt.arrivals.advance(self.layout.layers)
+            self.attempts.all_pulled(attempt)
+
+    def _pull_layers(self, attempt: PrefillAttempt, blocks: Sequence[int], first: int, group: int) -> None:
+        layers = range(first, min(first + group, self.layout.layers))
+
+        def done() -> None:
             attempt.arrivals.advance(layers.stop)
-            if layers.stop == self.layout.layers or attempt.closed:
+            if layers.stop == self.layout.layers:
                 self.attempts.all_pulled(attempt)
             else:
                 self._pull_layers(attempt, blocks, layers.stop, group)
 
-        self.pull([(attempt, slots)], local, remote, done)
+        self._pull_hit(attempt, blocks, layers, done)
+
+    def _pull_hit(
+        self, attempt: PrefillAttempt, blocks: Sequence[int], layers: range, done: Callable[[], None]
+    ) -> None:
+        """Pull some layers of blocks that the decode side has read; `done` comes only to a live attempt."""
+        slots = [attempt.slots[block] for block in blocks]
+        local = self.indices(slots, layers)
+        remote = self.indices([attempt.peer_slots[block] for block in blocks], layers)
+
+        def ended(result: TransferResult) -> None:
+            if result.outcome is not Outcome.DONE:
+                attempt.arrivals.lose(f"pull from {attempt.peer.engine} {result.outcome.value}")
+                self.attempts.all_pulled(attempt)
+                self.fail(attempt, f"pulling hit blocks from {attempt.peer.engine}: {result.outcome.value}")
+            elif attempt.closed:
+                self.attempts.all_pulled(attempt)
+            else:
+                done()
+
+        self.pull([(attempt, slots)], local, remote, ended)
 
     # ------------------------------------------------------------ computing
 
