@@ -17,7 +17,7 @@ from typing import Any, Self
 from kube_api import Kube, Object
 from kube_objects import condition_of
 
-from dualpath_api.report import ControlReport, EngineReport, encode_report
+from dualpath_api.report import ControlReport, EngineReport, SidesReport, encode_report
 from dualpath_api.wire import Role
 
 CLUSTER = "dualpath.io/cluster"
@@ -50,6 +50,7 @@ class Engines:
     unknown: set[str] = field(default_factory=set)
     token: str = "there is none yet"
     refused: int = 0  # calls without the cluster's token
+    sides: SidesReport = field(default_factory=SidesReport)  # the load that is reported
 
 
 class Schedulers:
@@ -105,7 +106,7 @@ class Schedulers:
         if what == "report":
             reports = tuple(_report(pod, engines) for pod in pods.values())
             engines.drained |= {report.id for report in reports if report.drained}
-            return 200, encode_report(ControlReport(engines=reports))
+            return 200, encode_report(ControlReport(engines=reports, sides=engines.sides))
         if what == "engines":
             if rest[0] not in pods:
                 return 404, b""
