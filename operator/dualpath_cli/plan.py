@@ -55,9 +55,7 @@ class Plan:
     cluster: DualPathCluster
     options: Options
     folder: Path
-    services: tuple[
-        Command, ...
-    ] = ()  # started in this order, each once the one before serves; then the gateway
+    services: tuple[tuple[Command, ...], ...] = ()  # what has to serve before the engines, stage by stage
     told: Mapping[str, str] = field(default_factory=dict)  # further content of the ready file
     gateway_module: str = "dualpath_gateway"
     engine_module: str = "dualpath_worker"

@@ -34,8 +34,9 @@ class Command:
     """How to start a process. Ready is who has written JSON to `ready_file`, or answers 200 at `probe`."""
 
     name: str
-    arguments: tuple[str, ...]  # of the Python interpreter
-    prefix: tuple[str, ...] = ()  # a command, with its path, that becomes the interpreter
+    arguments: tuple[str, ...]
+    program: str = sys.executable
+    prefix: tuple[str, ...] = ()  # a command, with its path, that becomes the program
     ready_file: Path | None = None
     probe: str = ""  # URL
     environment: Mapping[str, str] = field(default_factory=dict)  # in addition to ours
@@ -50,7 +51,7 @@ class Process:
         if command.ready_file:
             command.ready_file.unlink(missing_ok=True)
         self._popen = subprocess.Popen(
-            [*_child(), *command.prefix, sys.executable, *command.arguments],
+            [*_child(), *command.prefix, command.program, *command.arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

@@ -54,7 +54,7 @@ class Supervisor:
     def __init__(self, plan: Plan, beside: Beside | None = None) -> None:
         self._plan = plan
         self._beside = beside
-        self._expected = {"gateway", *map(str, plan.engines), *(service.name for service in plan.services)}
+        self._expected = {"gateway", *map(str, plan.engines), *self._services()}
         self._up: dict[str, Up] = {}
         self._keepers: dict[str, Keeper] = {}
         self._port = plan.options.port
@@ -83,13 +83,18 @@ class Supervisor:
         return self._verdict if self._verdict is not None else 1
 
     async def _start(self) -> None:
-        for service in self._plan.services:
-            self._keepers[service.name] = Keeper(partial(_same, service), self)
         self._keepers["gateway"] = Keeper(lambda: self._plan.gateway(self._port), self)
-        for serves in [self._serves[name] for name in self._keepers]:
-            await serves.wait()
+        for stage in self._plan.services:
+            for service in stage:
+                self._keepers[service.name] = Keeper(partial(_same, service), self)
+            for service in stage:
+                await self._serves[service.name].wait()
+        await self._serves["gateway"].wait()
         for name in self._plan.engines:
             self._keepers[str(name)] = Keeper(partial(self._engine, name), self)
+
+    def _services(self) -> list[str]:
+        return [service.name for stage in self._plan.services for service in stage]
 
     async def _watch(self) -> None:
         """Who only looks must not end what it looks at."""
@@ -119,7 +124,7 @@ class Supervisor:
         keepers = dict(self._keepers)
         if gateway := keepers.pop("gateway", None):
             await gateway.stop(self._plan.options.drain_seconds + GATEWAY_EXTRA_S)
-        services = [keepers.pop(one.name) for one in self._plan.services if one.name in keepers]
+        services = [keepers.pop(name) for name in self._services() if name in keepers]
         for group in (list(keepers.values()), services):  # engines write to a store until they end
             await asyncio.gather(*(keeper.stop(ENGINE_STOP_S) for keeper in group))
 

@@ -10,8 +10,9 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dualpath_api.errors import SpecError
+from dualpath_api.errors import SpecError, UnsupportedError
 from dualpath_cli.emulation.rates import LOWEST, UNLIMITED, format_rate, parse_rate
+from dualpath_cli.emulation.store import storage_spec
 from dualpath_cli.emulation.system import read_emulation
 from dualpath_cli.emulation.topology import DualPathEmulation, load_emulation
 from dualpath_cli.main import main
@@ -73,7 +74,8 @@ def test_files_need_no_storage_nodes(tmp_path):
         ({"decode": {"snic": True}}, "spec.decode.snic is True"),
         ({"decode": {"mnic": "5mbit"}}, "spec.decode.mnic is not known"),
         ({"storage": {"kind": "nfs"}}, "spec.storage.kind is 'nfs'"),
-        ({"storage": {"kind": "files", "nodes": 2}}, "are for kind mooncake"),
+        ({"storage": {"kind": "files", "nodes": 2}}, "is for kind mooncake"),
+        ({"storage": {"masters": 2}}, "several masters need an etcd"),
         ({"storage": {"copies": 2}}, "copies is larger than nodes"),
         ({"storage": {"size": "1Kb"}}, "spec.storage.size is '1Kb'"),
         ({"overrides": {"p1": {"snic": "5mbit"}}}, "spec.overrides.p1 is for a node that is not there"),
@@ -146,6 +148,24 @@ def test_the_example_serves_on_the_nodes_that_it_says(tmp_path):
     assert managed is not None
     assert managed.etcd.endpoints == ("10.10.0.5:50051",)
     assert emulation.cluster.spec.decode.scaling.replicas == 1
+
+
+def test_a_missing_etcd_is_told_before_anything_starts(tmp_path, monkeypatch):
+    monkeypatch.setenv("DUALPATH_ETCD", "/no/such/etcd")
+    cluster = {**yaml.safe_load((EXAMPLE.parent / "local.yaml").read_text())}
+    cluster["spec"]["model"]["uri"] = f"file://{tmp_path}"
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(UnsupportedError, match="DUALPATH_ETCD"):
+        read_emulation(written(tmp_path, storage={"etcd": 1}, cluster=cluster))
+
+
+def test_masters_and_etcd_are_spread_over_the_storage_nodes(tmp_path):
+    emulation = load_emulation(written(tmp_path, storage={"nodes": 2, "masters": 2, "etcd": 3}))
+    assert storage_spec(emulation)["managed"]["etcd"]["endpoints"] == [
+        "10.10.0.5:2379",
+        "10.10.0.6:2379",
+        "10.10.0.5:2389",
+    ]
 
 
 @given(st.integers(LOWEST, UNLIMITED))

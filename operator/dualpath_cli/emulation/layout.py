@@ -13,6 +13,8 @@ from dualpath_api.errors import SpecError
 
 STORAGE, COMPUTE, MANAGEMENT = "storage", "compute", "management"
 MOST_NODES = 200
+FIRST_HOST = 2
+"""Last number of the first node's addresses."""
 _LONGEST_DEVICE = 15  # bytes of a device's name in Linux
 
 
@@ -61,6 +63,18 @@ class Layout:
     def fabrics(self) -> tuple[str, ...]:
         """All fabrics that a NIC is plugged into, by name."""
         return tuple(sorted({nic.fabric for node in self.nodes for nic in node.nics}))
+
+    @property
+    def addresses(self) -> dict[tuple[str, str], str]:
+        """By node and NIC; not on the fabric of this machine, whose range differs from run to run."""
+        ranges = [STORAGE, COMPUTE]
+        ranges += [name for name in self.fabrics if name not in (STORAGE, COMPUTE, self.host_fabric)]
+        return {
+            (node.name, nic.name): f"10.{10 * (ranges.index(nic.fabric) + 1)}.0.{FIRST_HOST + number}"
+            for number, node in enumerate(self.nodes)
+            for nic in node.nics
+            if nic.fabric != self.host_fabric
+        }
 
 
 def engine_node(name: str, *, snic: int, cnic: int) -> Node:

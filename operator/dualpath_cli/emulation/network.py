@@ -19,7 +19,7 @@ from typing import Self
 
 from dualpath_api.errors import SpecError
 from dualpath_cli.emulation import iproute, leftovers, places
-from dualpath_cli.emulation.layout import Layout
+from dualpath_cli.emulation.layout import FIRST_HOST, Layout
 from dualpath_cli.emulation.places import State, Wire
 from dualpath_cli.emulation.rates import bucket
 from dualpath_cli.emulation.wires import Wires
@@ -27,10 +27,8 @@ from dualpath_cli.emulation.wires import Wires
 MTU = 9000
 """Jumbo frames: headers stay below 1 %, and a large packet costs as much processor time as a small one."""
 
-_SUBNETS = {"storage": "10.10.0", "compute": "10.20.0"}
 _HOST_NET = "10.232"
 """Its /24s are for fabrics that this machine is plugged into; each network gets one of its own."""
-_FIRST_HOST = 2
 
 
 class Network(Wires):
@@ -90,27 +88,15 @@ class Network(Wires):
         self._lock = None
 
 
-def planned(layout: Layout) -> dict[tuple[str, str], str]:
-    """Addresses by node and NIC on the fabrics that this machine is not plugged into: the same each time."""
-    wires = plan(layout, slot=0).wires
-    return {(wire.node, wire.nic): wire.address for wire in wires if wire.fabric != layout.host_fabric}
-
-
 def plan(layout: Layout, slot: int) -> State:
     """Names and addresses of everything."""
-    ranges = [*_SUBNETS, *(fabric for fabric in layout.fabrics if fabric not in _SUBNETS)]
-
-    def subnet(fabric: str) -> str:
-        if fabric == layout.host_fabric:
-            return f"{_HOST_NET}.{slot}"
-        return f"10.{10 * (ranges.index(fabric) + 1)}.0"
-
+    inside = layout.addresses
     wires = [
         Wire(
             node=node.name,
             nic=nic.name,
             fabric=nic.fabric,
-            address=f"{subnet(nic.fabric)}.{_FIRST_HOST + number}",
+            address=inside.get((node.name, nic.name)) or f"{_HOST_NET}.{slot}.{FIRST_HOST + number}",
             port=f"{nic.name}.{node.name}",
             limited=nic.bits_per_s is not None,
         )

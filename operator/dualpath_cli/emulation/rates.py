@@ -9,12 +9,13 @@ from dualpath_api.errors import SpecError
 UNLIMITED = 100_000_000_000
 """Bit/s. More than this machine can move; still a bucket, so that counters never start anew."""
 LOWEST = 100_000
-LATENCY_MS = 20
-"""How long a packet may wait in a NIC's queue before it is dropped."""
+LATENCY_S = 0.02
+"""How long a packet may wait in a NIC's queue before it is dropped; longer where the queue is that short."""
 
 _UNITS = {"bit": 1, "kbit": 10**3, "mbit": 10**6, "gbit": 10**9}
 _BURST_S = 0.01
 _LEAST_BURST, _MOST_BURST = 128 << 10, 4 << 20
+_LEAST_QUEUE = 128 << 10
 
 
 def parse_rate(text: str | int) -> int:
@@ -46,7 +47,8 @@ def bucket(bits: int) -> list[str]:
     one piece, which it would have to cut up first.
     """
     burst = min(max(int(bits / 8 * _BURST_S), _LEAST_BURST), _MOST_BURST)
-    return ["tbf", "rate", f"{bits}bit", "burst", f"{burst}b", "latency", f"{LATENCY_MS}ms"]
+    latency_ms = max(LATENCY_S, _LEAST_QUEUE * 8 / bits) * 1000
+    return ["tbf", "rate", f"{bits}bit", "burst", f"{burst}b", "latency", f"{latency_ms:.0f}ms"]
 
 
 def _exact(bits: int, unit: str) -> bool:

@@ -24,7 +24,8 @@ from dualpath_api.wire import Role
 from dualpath_cli import checks
 from dualpath_cli.defaults import default_spec, model_uri
 from dualpath_cli.emulation.layout import Node
-from dualpath_cli.emulation.network import Network, planned
+from dualpath_cli.emulation.network import Network
+from dualpath_cli.emulation.store import check_programs, storage_spec, store_stages
 from dualpath_cli.emulation.topology import (
     DualPathEmulation,
     cluster_data,
@@ -37,8 +38,7 @@ from dualpath_cli.plan import EngineName, Options, Plan, write_cluster
 from dualpath_cli.process import Command
 
 API_PORT = 8000
-GATEWAY_NODE, MASTER_NODE = "g0", "s0"
-MASTER_PORT, MASTER_METRICS_PORT, NODE_METRICS_PORT = 50051, 9003, 9004
+GATEWAY_NODE = "g0"
 TOKEN = "token"
 
 _ENDINGS = (signal.SIGINT, signal.SIGTERM)
@@ -138,8 +138,9 @@ def read_emulation(
             )
         data = default_spec()
     flags = [] if model is None else [f"spec.model.uri={model_uri(model)!r}"]
-    cluster = cluster_of(spec, data, [*flags, *overrides], storage=_storage(spec), source=str(file))
+    cluster = cluster_of(spec, data, [*flags, *overrides], storage=storage_spec(spec), source=str(file))
     checks.check_cluster(cluster)
+    check_programs(spec.spec.storage)
     warnings = (FILES_WARNING,) if spec.spec.storage.kind == "files" else ()
     if cluster.spec.storage.files is not None:
         checks.check_store(checks.store_path(cluster))
@@ -155,7 +156,7 @@ def network_plan(emulation: Emulation, options: Options) -> Iterator[EmulatedPla
             cluster=emulation.cluster,
             options=replace(options, host=network.address(GATEWAY_NODE), port=API_PORT),
             folder=network.folder,
-            services=_services(emulation.spec, network, options.log_form),
+            services=store_stages(emulation.spec, network, options.log_form),
             network=network,
             token=token,
             environment={TOKEN_FILE: str(network.folder / TOKEN)},
@@ -186,53 +187,6 @@ def _on(cluster: DualPathCluster, node: Node) -> DualPathCluster:
     if cluster.spec.storage.files is not None:
         data["spec"]["storage"]["files"]["path"] = str(checks.store_path(cluster))
     return DualPathCluster.model_validate(data)
-
-
-def _storage(spec: DualPathEmulation) -> dict[str, Any] | None:
-    """spec.storage of the cluster; None: its own."""
-    own = spec.spec.storage
-    if own.kind == "files":
-        return None
-    master = f"{planned(spec.layout)[MASTER_NODE, 'snic0']}:{MASTER_PORT}"
-    return {
-        "managed": {
-            "replicas": own.nodes,
-            "copies": own.copies,
-            "size": own.size,
-            "etcd": {"endpoints": [master]},  # one master: it answers itself
-        }
-    }
-
-
-def _services(spec: DualPathEmulation, network: Network, log_form: str) -> tuple[Command, ...]:
-    """The processes of the store: a master beside the first node, then the nodes."""
-    if spec.spec.storage.kind == "files":
-        return ()
-    master = network.address(MASTER_NODE, "snic0")
-    commands = [
-        _store(network, "store-master", MASTER_NODE, MASTER_METRICS_PORT, log_form, (
-            "master", "--host", master, "--port", str(MASTER_PORT)
-        ))
-    ]  # fmt: skip
-    for number in range(spec.spec.storage.nodes):
-        size = ("--size", str(spec.spec.storage.size))
-        arguments = ("node", "--master", f"{master}:{MASTER_PORT}", "--nics", "snic0", *size)
-        node = f"s{number}"
-        commands.append(_store(network, f"store-{number}", node, NODE_METRICS_PORT, log_form, arguments))
-    return tuple(commands)
-
-
-def _store(
-    network: Network, name: str, node: str, port: int, log_form: str, arguments: tuple[str, ...]
-) -> Command:
-    host = network.address(node)
-    metrics = ("--metrics-host", host, "--metrics-port", str(port), "--log", log_form)
-    return Command(
-        name=name,
-        arguments=("-P", "-m", "dualpath_worker.storage", *arguments, *metrics),
-        prefix=tuple(network.command(node, ())),
-        probe=f"http://{host}:{port}/readyz",
-    )
 
 
 @contextlib.contextmanager

@@ -52,11 +52,17 @@ class StorageNodes(Section):
     snic: Rate = Field(UNLIMITED, description="Rate of a storage node's NIC.")
     size: Bytes = Field(1 << 30, ge=1 << 24, description="Bytes that a storage node holds, in memory.")
     copies: int = Field(1, ge=1, le=3, strict=True, description="Storage nodes that hold a block.")
+    masters: int = Field(1, ge=1, le=3, strict=True, description="Masters; one is active.")
+    etcd: int = Field(
+        0, ge=0, le=5, strict=True, description="Members of the etcd that elects the master; 0: none."
+    )
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
         if self.kind == "files" and self.model_fields_set - {"kind"}:
-            raise ValueError("nodes, snic, size and copies are for kind mooncake")
+            raise ValueError("all but kind is for kind mooncake")
+        if self.masters > 1 and not self.etcd:
+            raise ValueError("several masters need an etcd that elects one of them; set etcd")
         if self.copies > self.nodes:
             raise ValueError("copies is larger than nodes; a storage node holds a block at most once")
         return self
