@@ -14,6 +14,7 @@ from dualpath_cli.explain import explain
 from dualpath_cli.fetch import fetch
 from dualpath_cli.render import render
 from dualpath_cli.status import status
+from dualpath_cli.storage import storage
 from dualpath_cli.top import top
 from dualpath_cli.up import up
 
@@ -48,3 +49,4 @@ main.add_command(fetch)
 main.add_command(status)
 main.add_command(top)
 main.add_command(drain)
+main.add_command(storage)

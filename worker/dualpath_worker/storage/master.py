@@ -26,7 +26,7 @@ from dualpath_worker.storage.service import get, on_signals, said, serve
 
 log = logging.getLogger(__name__)
 
-GRACE_S = 8.0
+GRACE_S = 3.0
 _ASK_S = 2.0
 _CHILD = "import ctypes,os,sys;ctypes.CDLL(None).prctl(1,9);os.getppid()==int(sys.argv[1]) or sys.exit(1);" \
     "os.execv(sys.argv[2],sys.argv[2:])"  # fmt: skip
@@ -58,7 +58,9 @@ async def serve_master(settings: MasterSettings) -> int:
     base = f"http://127.0.0.1:{inner}"
     async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=_ASK_S)) as session:
         try:
-            runner = await serve(settings.metrics_host, settings.metrics_port, _routes(session, base))
+            runner = await serve(
+                settings.metrics_host, settings.metrics_port, _routes(session, base, settings.port)
+            )
         except SpecError:
             await _end(child)
             raise
@@ -100,7 +102,7 @@ def command(settings: MasterSettings, metrics_port: int) -> list[str]:
     return [str(program), *(f"--{name}={value}" for name, value in flags.items())]
 
 
-def _routes(session: aiohttp.ClientSession, base: str) -> list[web.RouteDef]:
+def _routes(session: aiohttp.ClientSession, base: str, port: int) -> list[web.RouteDef]:
     async def ready() -> web.Response:
         health = await _health(session, base)
         serving = bool(health.get("service_ready")) or health.get("role") == "standby"
@@ -123,6 +125,7 @@ def _routes(session: aiohttp.ClientSession, base: str) -> list[web.RouteDef]:
             {
                 "role": health.get("role", "starting"),
                 "serving": bool(health.get("service_ready")),
+                "port": port,
                 "leader": health.get("leader_address"),
                 "keys": _figure(await _text(session, f"{base}/metrics"), "master_key_count"),
                 "nodes": [
@@ -138,7 +141,16 @@ def _routes(session: aiohttp.ClientSession, base: str) -> list[web.RouteDef]:
             }
         )
 
-    return [get("/healthz", alive), get("/readyz", ready), get("/metrics", metrics), get("/status", status)]
+    async def keys() -> web.Response:
+        return web.Response(text=await _text(session, f"{base}/get_all_keys"))
+
+    return [
+        get("/healthz", alive),
+        get("/readyz", ready),
+        get("/metrics", metrics),
+        get("/status", status),
+        get("/keys", keys),
+    ]
 
 
 async def _health(session: aiohttp.ClientSession, base: str) -> Mapping[str, Any]:

@@ -102,6 +102,28 @@ class MooncakeClient:
                 return str(replica.get_memory_descriptor().buffer_descriptor.transport_endpoint)
         return ""
 
+    def holders(self, names: Sequence[str]) -> dict[str, list[str]]:
+        """Addresses of the nodes that hold each of the objects in memory."""
+        return {
+            name: [
+                str(replica.get_memory_descriptor().buffer_descriptor.transport_endpoint)
+                for replica in replicas
+                if replica.status.name == "COMPLETE" and replica.is_memory_replica()
+            ]
+            for name, replicas in self._store.batch_get_replica_desc(list(names)).items()
+        }
+
+    def move(self, name: str, source: str, target: str) -> Any:
+        """Let the nodes move an object; a task for `moved`, None if that is refused."""
+        task, code = self._store.create_move_task(name, source, target)
+        return task if code == 0 else None
+
+    def moved(self, task: Any) -> bool | None:
+        """Whether the object has been moved; None: not yet."""
+        answer, code = self._store.query_task(task)
+        state = answer.status.name if code == 0 and answer is not None else "FAILED"
+        return {"SUCCESS": True, "FAILED": False}.get(state)
+
     def healthy(self) -> bool:
         """Whether the master answers."""
         return bool(self._store.health_check() == 0)

@@ -32,7 +32,7 @@ STAGING = 1 << 30
 _PORTS = 16
 _USABLE = ((1024, 32767), (61000, 65535))  # the library refuses others
 _ASK_S = 2.0
-_LEAVE_S = 8.0
+_LEAVE_S = 5.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
