@@ -26,7 +26,7 @@ TIMEOUT_S = 30.0
 WITHIN = aiohttp.ClientTimeout(total=TIMEOUT_S)
 WATCH_S = (240, 300)
 """How long a watch is asked to last: not all end at once."""
-PAGE = 500
+PAGE = 100
 
 _TEMPLATED = frozenset({"Pod", "Deployment"})
 """Kinds with a user's podTemplate in them: what the API server does not know is refused, not dropped."""
@@ -111,7 +111,7 @@ class Api:
         fields: str = "",
         metadata_only: bool = False,
     ) -> AsyncIterator[Page]:
-        """All objects of a kind as they are now, some hundreds at a time: thousands at once take memory."""
+        """All objects of a kind as they are now, a hundred at a time: thousands at once take much memory."""
         query = {"limit": str(PAGE)} | ({"labelSelector": labels} if labels else {})
         query |= {"fieldSelector": fields} if fields else {}
         accept = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1" if metadata_only else ""
