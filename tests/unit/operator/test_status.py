@@ -102,7 +102,9 @@ def test_a_kind_that_the_api_server_lacks_is_told_while_all_serves():
     before = printed(build_status(findings_of(READY, missing=("a.io/v1/A", "b.io/v1/B")), {}, T1))
     ready = before["conditions"][0]
     assert (ready["type"], ready["status"], ready["reason"]) == ("Ready", "True", "KindMissing")
-    assert ready["message"].startswith("it serves without a.io/v1/A, b.io/v1/B, which the API server does not")
+    assert ready["message"].startswith(
+        "it serves without a.io/v1/A, b.io/v1/B, which the API server does not"
+    )
     assert moved(before, printed(build_status(findings_of(READY), before, T2)))
 
 
