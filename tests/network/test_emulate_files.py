@@ -49,6 +49,11 @@ def test_the_example_is_one_of_each():
     }
 
 
+@pytest.mark.parametrize("file", EXAMPLE.parent.glob("emulated*.yaml"), ids=lambda file: file.stem)
+def test_every_example_can_be_laid_out(file):
+    assert len(load_emulation(file).layout.addresses) >= 5
+
+
 def test_a_node_may_have_rates_of_its_own(tmp_path):
     overrides = {"p1": {"snic": "50mbit"}, "s0": {"snic": "1gbit"}}
     found = rates(load_emulation(written(tmp_path, prefill={"nodes": 2}, overrides=overrides)))

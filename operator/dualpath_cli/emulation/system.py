@@ -123,11 +123,7 @@ def read_emulation(
     file: Path, model: str | None = None, overrides: Sequence[str] = (), name: str | None = None
 ) -> Emulation:
     """The emulation of FILE; `model`, `overrides` and `name` as the flags. Raises DualPathError."""
-    spec = load_emulation(file)
-    if name is not None:
-        spec = DualPathEmulation.model_validate(
-            {**spec.model_dump(by_alias=True, mode="json"), "metadata": {"name": name}}
-        )
+    spec = load_emulation(file, name)
     data = cluster_data(spec, file)
     if data is None:
         if model is None:

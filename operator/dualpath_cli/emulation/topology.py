@@ -113,8 +113,8 @@ class DualPathEmulation(Section):
         return Layout(name=self.metadata.name, nodes=tuple(_nodes(self.spec)))
 
 
-def load_emulation(path: Path) -> DualPathEmulation:
-    """The emulation that a file describes. Raises SpecError."""
+def load_emulation(path: Path, name: str | None = None) -> DualPathEmulation:
+    """The emulation that a file describes; `name` replaces its own. Raises SpecError."""
     data = read_yaml(path)
     if not isinstance(data, dict):
         raise SpecError(
@@ -122,6 +122,8 @@ def load_emulation(path: Path) -> DualPathEmulation:
             cause="a DualPathEmulation starts with apiVersion, kind, metadata and spec",
             remedy="see examples/emulated.yaml for a complete one",
         )
+    if name is not None:
+        data["metadata"] = {"name": name}
     try:
         emulation = DualPathEmulation.model_validate(data, by_alias=True, by_name=False)
     except ValidationError as error:

@@ -1,0 +1,60 @@
+"""However and whenever an emulation is told to stop, nothing of it stays."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from checkpoints import cached_checkpoint
+from test_emulate_serves import FILE
+from test_network_life import traces
+
+COMMAND = [sys.executable, "-m", "dualpath_cli", "emulate"]
+FILES = "storage: {kind: files}"
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """1P1D on a directory."""
+    found = tmp_path / "emulated.yaml"
+    store = f"storage: {{files: {{path: {tmp_path}/kv, size: 64Mi}}}}"
+    text = FILE.replace("storage: {kind: mooncake, nodes: 1, size: 128Mi}", FILES)
+    found.write_text(text + f"      {store}\n")
+    return found
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_while_it_starts_ends_all_of_it(file, number):
+    name = f"test-{os.getpid()}-stops"
+    options = ["-f", file, "--model", cached_checkpoint("qwen3"), "--name", name, "--json"]
+    with subprocess.Popen([*COMMAND, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert json.loads(process.stdout.readline())["event"] == "started"
+        assert len(traces(name)) == 5
+        process.send_signal(number)
+        told, errors = process.communicate(timeout=60)
+    assert json.loads(told.splitlines()[-1]) == {"event": "stopped", "code": 0}
+    assert process.returncode == 0
+    assert b"cross no emulated NIC" in errors
+    assert traces(name) == []
+
+
+def test_a_bad_name_is_refused(file):
+    done = subprocess.run(
+        [*COMMAND, "-f", file, "--name", "Bad Name"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "metadata.name is 'Bad Name'" in done.stderr
+
+
+def test_who_is_not_root_is_told_so(file):
+    done = subprocess.run(
+        ["unshare", "--user", *COMMAND, "-f", file], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "need root" in done.stderr
+    assert "Traceback" not in done.stderr
