@@ -9,7 +9,7 @@ from conversations import converse
 
 from dualpath_cli.embedded import Embedded
 
-MODES = ("PrefillOnly", "DecodeOnly", "Split", "Auto")
+MODES = ("PrefillOnly", "DecodeOnly", "ShorterQueue", "Split", "Auto")
 
 
 @pytest.mark.parametrize("mode", MODES)

@@ -46,6 +46,8 @@ def choose_mode(
         return ModeChoice(mode=ReadMode.PREFILL, reason=reason)
     if policy is PathMode.SPLIT:
         return _split(tuning, hit_blocks, "the path policy is Split")
+    if policy is PathMode.SHORTER_QUEUE:
+        return _whole(tuning, prefill, decode, "the path policy is ShorterQueue")
     return _auto(tuning, prefill, decode, hit_blocks, split_from)
 
 
@@ -74,9 +76,13 @@ def _auto(
         return ModeChoice(mode=ReadMode.DECODE, reason="the tuning asks for all reads on the decode side")
     if hit_blocks >= split_from:
         return _split(tuning, hit_blocks, f"{hit_blocks} blocks are enough to read on both sides at once")
+    return _whole(tuning, prefill, decode, f"{hit_blocks} blocks are too few to split")
+
+
+def _whole(tuning: Tuning, prefill: EngineLoad, decode: EngineLoad, why: str) -> ModeChoice:
     shorter = shorter_queue(tuning, prefill, decode)
     mode = ReadMode.DECODE if shorter.side is Role.DECODE else ReadMode.PREFILL
-    return ModeChoice(mode=mode, reason=f"{shorter.reason}; {hit_blocks} blocks are too few to split")
+    return ModeChoice(mode=mode, reason=f"{shorter.reason}; {why}")
 
 
 def _split(tuning: Tuning, hit_blocks: int, why: str) -> ModeChoice:

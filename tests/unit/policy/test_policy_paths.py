@@ -67,6 +67,13 @@ def test_without_a_hit_nobody_reads(policy):
     assert mode_of(policy, hit=0).reason == "nothing to read"
 
 
+def test_the_rule_of_the_paper_gives_a_whole_hit_to_the_shorter_queue():
+    assert mode_of(PathMode.SHORTER_QUEUE).mode is ReadMode.PREFILL
+    choice = mode_of(PathMode.SHORTER_QUEUE, prefill=replace(PREFILL, read_q=1))
+    assert choice.mode is ReadMode.DECODE
+    assert "the path policy is ShorterQueue" in choice.reason
+
+
 def test_auto_splits_a_large_hit_and_sends_a_small_one_to_the_shorter_queue():
     assert mode_of(PathMode.AUTO, hit=8).mode is ReadMode.SPLIT
     assert mode_of(PathMode.AUTO, hit=7).mode is ReadMode.PREFILL
