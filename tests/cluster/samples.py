@@ -171,7 +171,7 @@ def good() -> dict[str, Object]:
         "managed": changed(
             _FULL, {"storage.files": None, "storage.managed": MANAGED, "model.cache": {"hostPath": "/m"}}
         ),
-        "external": changed(MINIMAL, {"storage": {"external": {"endpoints": ["[::1]:1", "a:2"]}}}),
+        "external": changed(MINIMAL, {"storage": {"external": {"endpoints": ["[::1]:1", "a:65535"]}}}),
     }
     for file in sorted(EXAMPLES.glob("*.yaml")):
         for body in yaml.safe_load_all(file.read_text()):
@@ -299,6 +299,11 @@ BAD: tuple[Bad, ...] = (
     Bad(path="spec.storage.files.size", spec={"storage.files.size": "0"}, message="it must be at least 1Mi"),
     Bad(path="spec.storage.managed.size", spec={"storage": {"managed": {"size": "0.5Mi"}}},
         message="it must be at least 1Mi"),
+    *(Bad(path=f"spec.storage.{path}", spec={"storage": kind},
+          message="the port of an endpoint is from 1 to 65535; correct it")
+      for port in ("0", "65536", "99999")
+      for path, kind in (("external", {"external": {"endpoints": [f"[::1]:{port}"]}}),
+                         ("managed.etcd", {"managed": {"size": "1Gi", "etcd": {"endpoints": [f"e:{port}"]}}}))),
     *(Bad(path="spec.storage", spec={"storage": kinds},
           message="storage is exactly one of files, managed and external; keep one of them")
       for kinds in ({}, {"files": {"size": "1Gi"}, "managed": {"size": "1Gi"}})),

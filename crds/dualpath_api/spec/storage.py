@@ -14,6 +14,15 @@ _KINDS = ("files", "managed", "external")
 Endpoint = Annotated[str, StringConstraints(max_length=253, pattern=r"^[a-zA-Z0-9.\-\[\]:]+:[0-9]{1,5}$")]
 """host:port."""
 
+_PORTS = Rule(
+    cel=(
+        "!has(self.endpoints) || self.endpoints.map(e, int('0' + e.find('[0-9]{0,5}$')))"
+        ".all(port, 0 < port && port <= 65535)"
+    ),
+    message="the port of an endpoint is from 1 to 65535; correct it",
+    holds=lambda section: all(0 < int(e.rpartition(":")[2]) <= 65535 for e in section.endpoints),
+)
+
 
 class FilesSpec(Section):
     """A directory as the block store; it may be shared by all nodes."""
@@ -44,6 +53,8 @@ class FilesSpec(Section):
 
 class EtcdSpec(Section):
     """The etcd that keeps the store's metadata and elects its master."""
+
+    RULES: ClassVar[tuple[Rule, ...]] = (_PORTS,)
 
     endpoints: tuple[Endpoint, ...] = Field(
         (),
@@ -83,6 +94,8 @@ class ManagedSpec(Section):
 
 class ExternalSpec(Section):
     """A Mooncake Store that somebody else runs."""
+
+    RULES: ClassVar[tuple[Rule, ...]] = (_PORTS,)
 
     endpoints: tuple[Endpoint, ...] = Field(
         min_length=1, max_length=9, description="host:port of its masters, or of the etcd that elects them."
