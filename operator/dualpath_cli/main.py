@@ -11,6 +11,7 @@ from dualpath_cli.crds import crds
 from dualpath_cli.drain import drain
 from dualpath_cli.emulate import emulate
 from dualpath_cli.explain import explain
+from dualpath_cli.fabric import fabric
 from dualpath_cli.fetch import fetch
 from dualpath_cli.render import render
 from dualpath_cli.status import status
@@ -50,3 +51,4 @@ main.add_command(status)
 main.add_command(top)
 main.add_command(drain)
 main.add_command(storage)
+main.add_command(fabric)

@@ -130,9 +130,10 @@ def measure(
     """Send to a peer's address, from our address `source` if given; `names`: only these classes.
 
     KV is sent in so many flows at once, as by several engines. Takes `seconds` for each class, and once more
-    for all together. Raises ProbeError.
+    for all together, at least a second. Raises ProbeError.
     """
     wanted = [each for each in both(classes) if not names or each.name in names]
+    seconds = max(1.0, seconds)
     flows = {each.name: kv_flows if each.name == "kv" else 1 for each in wanted}
     with ThreadPoolExecutor(sum(flows.values())) as pool:
 
