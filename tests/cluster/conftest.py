@@ -12,6 +12,7 @@ import kube_tools
 import pytest
 from controlplane import ControlPlane
 from fake_nodes import FakeNodes, add_volumes
+from helm_bed import HelmBed
 from kube_api import ApiError, Kube
 from kube_objects import MakeNamespace, StartOperator, install_definitions
 from operator_forks import Forks
@@ -26,6 +27,9 @@ RESTRICTED = {
     "pod-security.kubernetes.io/enforce": "restricted",
     "pod-security.kubernetes.io/warn": "restricted",
 }
+NUMBERS = count()
+"""Of namespaces: none has to wait until a former one of its name is gone."""
+
 OUR_KINDS = ("dualpathclusters.dualpath.io", "dualpathenginegroups.dualpath.io")
 
 
@@ -72,9 +76,10 @@ def kube(control_plane: ControlPlane, fake_nodes: FakeNodes) -> Kube:
 
 
 @pytest.fixture(scope="session")
-def definitions(kube: Kube) -> None:
+def definitions(control_plane: ControlPlane, kube: Kube) -> None:
     """Our kinds are installed."""
     install_definitions(kube)
+    control_plane.learn_kinds()
 
 
 @pytest.fixture(autouse=True)
@@ -89,7 +94,7 @@ def _control_plane_survives(request: pytest.FixtureRequest) -> Iterator[None]:
 @pytest.fixture
 def make_namespace(kube: Kube, request: pytest.FixtureRequest) -> Iterator[MakeNamespace]:
     """Make namespaces: make_namespace({label: value}); they go with the test."""
-    numbers, made = count(), []
+    made = []
 
     def make(labels: Mapping[str, str] | None = None) -> str:
         stem = (
@@ -97,10 +102,9 @@ def make_namespace(kube: Kube, request: pytest.FixtureRequest) -> Iterator[MakeN
             .strip("-")[:40]
             .strip("-")
         )
-        name = f"{stem}-{next(numbers)}"
+        name = f"{stem}-{next(NUMBERS)}"
         made.append(name)
         metadata = {"name": name, "labels": RESTRICTED if labels is None else dict(labels)}
-        until(lambda: kube.find("namespaces", name) is None, 60, what=f"the former {name} to be gone")
         kube.create({"apiVersion": "v1", "kind": "Namespace", "metadata": metadata})
         until(
             lambda: kube.find("serviceaccounts", "default", name), 30, what=f"the service account of {name}"
@@ -124,6 +128,13 @@ def real_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RealNodes]:
     """A second control plane, with one real node: pods really run there. Needs root."""
     with RealNodes(tmp_path_factory.mktemp("real-nodes")) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def helm_bed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HelmBed]:
+    """A control plane of the charts' own, without our kinds at first."""
+    with ControlPlane(tmp_path_factory.mktemp("charts"), audit=False) as plane:
+        yield HelmBed(plane)
 
 
 @pytest.fixture

@@ -186,6 +186,15 @@ class ControlPlane:
             *CLIENT_LIMITS,
         )
 
+    def learn_kinds(self) -> None:
+        """Have the controllers see new kinds at once.
+
+        Their view is up to 30 s old: so long would the children of a deleted cluster stay, and a disruption budget
+        that could not be computed waits for a pod's event.
+        """
+        self.processes["kube-controller-manager"].kill()
+        self.start_controllers()
+
     def start_scheduler(self) -> None:
         """Start kube-scheduler."""
         config = self.kubeconfig("system:kube-scheduler")

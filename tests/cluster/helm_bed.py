@@ -36,7 +36,8 @@ class HelmBed:
         self.plane = plane
         self.kube: Kube = plane.kube
         self._numbers = count()
-        FakeNodes(self.kube).add(2)
+        self.nodes = FakeNodes(self.kube)
+        self.nodes.add(2)
 
     def namespace(self) -> str:
         """A new namespace that enforces Pod Security `restricted`."""

@@ -104,13 +104,14 @@ class Schedulers:
             return 401, b""
         pods = {pod["metadata"]["name"]: pod for pod in self._pods(namespace, cluster, engines)}
         if what == "report":
-            reports = tuple(_report(pod, engines) for pod in pods.values())
+            reports = tuple(report for pod in pods.values() for report in _reports(pod, engines))
             engines.drained |= {report.id for report in reports if report.drained}
             return 200, encode_report(ControlReport(engines=reports, sides=engines.sides))
         if what == "engines":
-            if rest[0] not in pods:
+            name = rest[0].partition(".")[0]
+            if name not in pods:
                 return 404, b""
-            asked = engines.drains[pods[rest[0]]["metadata"]["uid"]]
+            asked = engines.drains[pods[name]["metadata"]["uid"]]
             resumed = rest[1] == "resume"
             asked.accept_new = resumed or bool(body["acceptNew"])
             asked.serve_reads = resumed or bool(body["serveReads"])
@@ -134,12 +135,19 @@ class Schedulers:
         ]
 
 
-def _report(pod: Object, engines: Engines) -> EngineReport:
+def _reports(pod: Object, engines: Engines) -> list[EngineReport]:
+    """An engine for each rank; they drain together."""
+    ranks = [one for one in pod["spec"]["containers"] if one["name"].startswith("engine")]
+    return [_report(pod, engines, rank) for rank in range(len(ranks))]
+
+
+def _report(pod: Object, engines: Engines, rank: int) -> EngineReport:
     meta, labels = pod["metadata"], pod["metadata"]["labels"]
     asked, busy = engines.drains[meta["uid"]], engines.in_flight.get(meta["name"], 0)
     empty = not asked.accept_new and not asked.serve_reads and not busy
     return EngineReport(
-        id=meta["name"],
+        id=f"{meta['name']}.{rank}" if rank else meta["name"],
+        rank=rank,
         pod=meta["name"],
         pod_uid=meta["uid"],
         role=Role(labels["dualpath.io/role"]),

@@ -88,9 +88,7 @@ class ServingBed:
     def install(self) -> None:
         """Everything that is there before a cluster."""
         install_definitions(self.kube)
-        # its view of kinds is up to 30 s old, and a budget that it could not compute then waits for a pod's event
-        self.plane.processes["kube-controller-manager"].kill()
-        self.plane.start_controllers()
+        self.plane.learn_kinds()
         for name in (SPACE, SYSTEM):
             labels = {"pod-security.kubernetes.io/enforce": "restricted"}
             metadata = {"name": name, "labels": labels}

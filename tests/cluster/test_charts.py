@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 from charts_bed import CLUSTER, CRDS, OPERATOR, granted, only, render
-from controlplane import ControlPlane
 from cryptography import x509
 from helm_bed import CLUSTER_ROLES, KINDS, MUTATING, VALIDATING, HelmBed, cluster, older
 from kube_api import ApiError, Object
@@ -22,16 +21,10 @@ QUICK: Object = {"webhook": {"timeoutSeconds": 1}}
 
 
 @pytest.fixture(scope="module")
-def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HelmBed]:
-    with ControlPlane(tmp_path_factory.mktemp("charts"), audit=False) as plane:
-        yield HelmBed(plane)
-
-
-@pytest.fixture(scope="module")
-def bed(bare: HelmBed) -> HelmBed:
+def bed(helm_bed: HelmBed) -> HelmBed:
     """With our kinds."""
-    bare.install_kinds(CRDS)
-    return bare
+    helm_bed.install_kinds(CRDS)
+    return helm_bed
 
 
 @pytest.fixture
@@ -59,8 +52,8 @@ def trusted(bed: HelmBed, namespace: str) -> set[str]:
     }
 
 
-def test_definitions_come_change_stay_and_are_taken_over_again(bare: HelmBed, tmp_path: Path) -> None:
-    namespace = bare.namespace()
+def test_definitions_come_change_stay_and_are_taken_over_again(helm_bed: HelmBed, tmp_path: Path) -> None:
+    bare, namespace = helm_bed, helm_bed.namespace()
     bare.install_kinds(older(CRDS, tmp_path, "0.0.9"))
     bare.kube.create(cluster("kept", namespace))
     assert "kubectl explain dualpathcluster.spec" in bare.install_kinds(CRDS)
