@@ -134,11 +134,8 @@ class ControlPlane:
         `server` is another way to the API server, such as a chaos proxy.
         """
         path = f"/api/v1/namespaces/{namespace}/serviceaccounts/{name}/token"
-        asked = {
-            "apiVersion": "authentication.k8s.io/v1",
-            "kind": "TokenRequest",
-            "spec": {"expirationSeconds": hours * 3600},
-        }
+        lasting = {"expirationSeconds": hours * 3600}
+        asked = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": lasting}
         token = self.kube.request("POST", path, asked)["status"]["token"]
         file = self.folder / f"{namespace}-{name}-{time.monotonic_ns()}.kubeconfig"
         return kubeconfig.write(
@@ -187,11 +184,7 @@ class ControlPlane:
         )
 
     def learn_kinds(self) -> None:
-        """Have the controllers see new kinds at once.
-
-        Their view is up to 30 s old: so long would the children of a deleted cluster stay, and a disruption budget
-        that could not be computed waits for a pod's event.
-        """
+        """Have the controllers see new kinds at once: their view is up to 30 s old."""
         self.processes["kube-controller-manager"].kill()
         self.start_controllers()
 
