@@ -7,6 +7,7 @@ import kube_tools
 import numpy as np
 import pytest
 from process.store_bed import LAYOUT, SIZE, MooncakeBed, block_of, key_of, read, store_status
+from process.store_client import ask
 from processes import Process, free_ports
 from waiting import until
 
@@ -171,15 +172,20 @@ def test_a_frozen_master_holds_nobody(beds, opened):
     until(lambda: all_right(store) or all_written(store), 60)
 
 
-def test_with_etcd_the_blocks_outlive_the_leading_master(beds, opened, etcd):
+def test_with_etcd_the_blocks_outlive_the_leading_master(beds, etcd):
     bed = beds(nodes=2, copies=2, etcd=(etcd,))
     standby = bed.start_master(*free_ports(2))
     try:
-        store = opened(bed)
-        assert all_written(store)
+        assert ask(etcd, 2, "write", NAMES) == {"written": len(NAMES)}
         until(lambda: store_status(standby.metrics_port).get("role") == "standby", 60)
         bed.master.kill()
-        until(lambda: all_right(store), 60, what="the new leader knows all blocks")
+
+        def all_there():
+            found = ask(etcd, 2, "read", NAMES)
+            assert "wrong" not in found
+            return found == {"hit": len(NAMES)}
+
+        until(all_there, 90, what="the new leader knows all blocks")
     finally:
         standby.kill()
 

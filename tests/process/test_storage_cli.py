@@ -11,6 +11,7 @@ import sys
 import kube_tools
 import pytest
 from process.store_bed import IMPATIENT, LAYOUT, block_of, key_of, read
+from process.store_client import ask
 from processes import Process
 from waiting import until
 
@@ -116,12 +117,11 @@ def test_a_store_is_run_looked_at_and_a_node_of_it_emptied(run_up, open_store):
     assert (gone.returncode, "no master of a store answers" in gone.stderr) == (2, True)
 
 
-def test_with_an_etcd_a_second_master_takes_over(run_up, open_store, tmp_path):
+def test_with_an_etcd_a_second_master_takes_over(run_up, tmp_path):
     etcd = str(kube_tools.path("etcd"))
     _, ready = run_up("--nodes", "1", "--etcd", etcd, "--path", str(tmp_path / "data"))
     masters = [word for master in ready["masters"] for word in ("--master", master)]
-    store = open_store(ready["endpoint"])
-    assert {store.write_full(key_of(name), [block_of(name)]) for name in NAMES} == {WriteResult.WRITTEN}
+    assert ask(ready["endpoint"], 1, "write", NAMES) == {"written": len(NAMES)}
     roles = {
         one["role"]: one["address"]
         for one in json.loads(dualpath("status", *masters, "--json").stdout)["masters"]
@@ -129,7 +129,9 @@ def test_with_an_etcd_a_second_master_takes_over(run_up, open_store, tmp_path):
     assert roles.keys() == {"leader", "standby"}
     leader = ready["masters"].index(roles["leader"])
     os.kill(ready["pids"][f"master-{leader}"], signal.SIGKILL)
-    until(lambda: all_right(store), 90, what="the standby leads and knows all blocks")
+    until(
+        lambda: ask(ready["endpoint"], 1, "read", NAMES) == {"hit": len(NAMES)}, 90, what="blocks as before"
+    )
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ Importing this module sets the library's environment and does not load it: that 
 
 from __future__ import annotations
 
+import ctypes
 import logging
 import os
 import socket
@@ -28,6 +29,7 @@ ENVIRONMENT = {
 }
 """What the library reads; a variable that is set already wins."""
 
+ETCD = "etcd://"
 ABANDONED_S = 50.0
 """A failure that took so long may be the library's own 60 s deadline, after which bytes may still arrive."""
 
@@ -60,8 +62,9 @@ class Code:
 class MooncakeClient:
     """One client of one store. All calls block; all but `connect` return codes and raise nothing."""
 
-    def __init__(self, library: Any, store: Any, copies: int) -> None:
-        self._store = store
+    def __init__(self, library: Any, store: Any, copies: int, *, elected: bool) -> None:
+        self._store, self._elected = store, elected
+        self._segments: list[str] = []
         self._config = library.ReplicateConfig()
         self._config.replica_num = copies
 
@@ -128,9 +131,23 @@ class MooncakeClient:
         """Whether the master answers."""
         return bool(self._store.health_check() == 0)
 
+    def give(self, size: int, protocol: str) -> bool:
+        """Give memory to the store, until `close`."""
+        made = self._store.allocate_and_mount_segment(size, protocol, "")
+        self._segments = list(made["segment_ids"])
+        return bool(made["ret"] == 0)
+
     def close(self) -> None:
-        """Leave the store; memory that was given to it is gone."""
-        self._store.close()
+        """Leave the store, and take back what was given to it.
+
+        One that watches an etcd would hold the interpreter's lock for 30 s: it stays until the process ends.
+        """
+        if self._segments:
+            self._store.unmount_and_free_segment(self._segments, 0)
+        if self._elected:
+            ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._store))
+        else:
+            self._store.close()
 
 
 def library() -> Any:
@@ -167,7 +184,7 @@ def connect(
     settings: dict[str, Any] = {
         "local_hostname": name,
         "metadata_server": "P2PHANDSHAKE",
-        "global_segment_size": segment,
+        "global_segment_size": 0,
         "local_buffer_size": 0,
         "protocol": network.protocol,
         "rdma_devices": ",".join(network.devices),
@@ -178,7 +195,11 @@ def connect(
     if store.setup(settings) != 0:
         store.close()
         return None
-    return MooncakeClient(binding, store, copies)
+    client = MooncakeClient(binding, store, copies, elected=master.startswith(ETCD))
+    if segment and not client.give(segment, network.protocol):
+        client.close()
+        return None
+    return client
 
 
 def own_address(towards: str) -> str:

@@ -14,11 +14,10 @@ import urllib.request
 from collections.abc import Sequence
 from http.client import HTTPException
 
-from dualpath_worker.storage.mooncake_client import MooncakeClient, StoreNetwork, connect, own_address
+from dualpath_worker.storage.mooncake_client import ETCD, MooncakeClient, StoreNetwork, connect, own_address
 
 log = logging.getLogger(__name__)
 
-ETCD = "etcd://"
 RETRY_S = 2.0
 _PROBE_S = 1.0
 
