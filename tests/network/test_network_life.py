@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from networks import layout
+from networks import MBIT, layout
 from test_network_rates import output
 from traffic import receiver, send
 from waiting import until
@@ -131,7 +131,8 @@ def test_two_networks_live_side_by_side(make):
     one.set_rate("p0.snic0", "20mbit")
     transfers = [send(net, "s0", "p0", "snic0", 2 << 20) for net in (one, other)]
     slow, fast = (transfer.bits_per_s() for transfer in transfers)
-    assert slow < 25e6 < 80e6 < fast
+    assert slow < 22 * MBIT
+    assert fast > slow
     one.close()
     assert send(other, "s0", "p0", "snic0", 1 << 20).bits_per_s() > 0
 
