@@ -1,6 +1,6 @@
 # Every target sets up what it needs (scripts/setup.sh: quick when nothing has changed).
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-cluster check crds docs bench-engine bench-operator clean
+.PHONY: help setup demo test test-cluster check crds docs bench-engine bench-operator bench-network clean
 PYTHON_OF_VENV := .venv/bin/python
 
 help: ## List the targets
@@ -39,6 +39,9 @@ bench-engine: setup ## Measure the engine against recomputing and transformers
 bench-operator: setup ## Measure the operator with 500 clusters on fake nodes; ARGS="--clusters 50" for a quick look
 	@tests/cluster/tools/build.sh >/dev/null
 	@PYTHONPATH=tests/cluster $(PYTHON_OF_VENV) benchmarks/control_plane.py $(ARGS)
+
+bench-network: setup ## Measure both paths over rate-limited NICs (root); ARGS="--only 1P1D" for a quick look
+	@PYTHONPATH=examples:benchmarks $(PYTHON_OF_VENV) benchmarks/network.py $(ARGS)
 
 clean: ## Remove .venv and everything that was built or cached
 	@rm -rf .venv .demo .work build dist .hypothesis .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

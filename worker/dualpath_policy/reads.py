@@ -32,6 +32,15 @@ def first_grant(blocks: int, mode: ReadMode, decode_min: int, decode_max: int | 
     return min(max(decode_min, -(-blocks // 2)), high, most)
 
 
+def batch_blocks(offered: int, most: int) -> int:
+    """How many of the blocks that a side could take now to hand out at once: `most`, fewer towards the end.
+
+    Each side has two batches in hand. With equal batches one side would end up to a whole batch before the
+    other (guided self-scheduling: Polychronopoulos and Kuck, 1987).
+    """
+    return max(1, min(most, -(-offered // 4)))
+
+
 class ReadList:
     """Which hit blocks of one request are waiting, being read, read, or lost. Blocks are 0 .. blocks - 1."""
 

@@ -7,7 +7,7 @@ from hypothesis import event, given
 from hypothesis import strategies as st
 
 from dualpath_api.wire import ReadMode, Role
-from dualpath_policy.reads import ReadList
+from dualpath_policy.reads import ReadList, batch_blocks
 
 P, D = Role.PREFILL, Role.DECODE
 SIDES = (P, D)
@@ -218,3 +218,15 @@ def _finish(reads: ReadList) -> None:
     assert reads.settled
     assert reads.offers(P) == reads.offers(D) == 0
     assert reads.held(P) == reads.held(D) == ()
+
+
+@given(st.integers(0, 500), st.integers(1, 16))
+def test_batches_hand_out_all_and_never_more_than_is_left_or_allowed(blocks, most):
+    left, sizes = blocks, []
+    while left:
+        sizes.append(min(left, batch_blocks(left, most)))
+        left -= sizes[-1]
+    assert sum(sizes) == blocks
+    assert all(1 <= size <= most for size in sizes)
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[-3:] == [1] * min(3, len(sizes))

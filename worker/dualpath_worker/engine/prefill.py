@@ -19,7 +19,7 @@ import torch
 from dualpath_api import wire
 from dualpath_api.wire import ReadMode, Role
 from dualpath_policy.batching import AttentionTime, Chunk, ReadyRequest, next_batch
-from dualpath_policy.reads import ReadList
+from dualpath_policy.reads import ReadList, batch_blocks
 from dualpath_worker.engine.arrivals import LayerArrivals
 from dualpath_worker.engine.attempts import Attempt
 from dualpath_worker.engine.base import (
@@ -108,17 +108,20 @@ class PrefillEngine(Engine[PrefillAttempt]):
         """Hand out blocks to whoever can read now; settle when nothing is open."""
         if attempt.closed or attempt.hit_blocks is not None:
             return
-        while attempt.wants and (blocks := attempt.reads.take(Role.DECODE, self.read_batch)):
+        while attempt.wants and (blocks := self._next_blocks(attempt, Role.DECODE)):
             attempt.wants -= 1
             self._grant(attempt, blocks)
         while attempt.reading < READS_OUTSTANDING:
-            blocks = attempt.reads.take(Role.PREFILL, self.read_batch)
+            blocks = self._next_blocks(attempt, Role.PREFILL)
             if not blocks:
                 break
             self.read(attempt, blocks)
         beyond = max(attempt.early, default=-1) >= attempt.reads.hit
         if attempt.reads.settled and not attempt.landing and not beyond:  # nothing writes where new KV goes
             self._settle(attempt)
+
+    def _next_blocks(self, attempt: PrefillAttempt, side: Role) -> tuple[int, ...]:
+        return attempt.reads.take(side, batch_blocks(attempt.reads.offers(side), self.read_batch))
 
     def on_read(self, attempt: PrefillAttempt, read: BlocksRead) -> None:
         """Blocks that came too late are offered to the decode side without its asking."""
