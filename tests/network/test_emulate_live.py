@@ -15,12 +15,14 @@ from dualpath_cli.emulation import iproute
 from dualpath_cli.emulation.live import Meter, View, drawn
 from dualpath_cli.emulation.rates import UNLIMITED
 
+BAR = "\N{BOX DRAWINGS LIGHT VERTICAL}"
+
 
 def shown(net, nics) -> dict[str, list[str]]:
     """The table's cells by NIC."""
     console = Console(file=io.StringIO(), width=120)
     console.print(drawn(View(network=net, url="http://api", token=""), nics))
-    lines = [line.strip("│ \n").split("│") for line in console.file.getvalue().splitlines() if "│" in line]
+    lines = [line.split(BAR)[1:-1] for line in console.file.getvalue().splitlines() if line.startswith(BAR)]
     return {cells[0].strip(): [cell.strip() for cell in cells[1:]] for cells in lines}
 
 

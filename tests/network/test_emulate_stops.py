@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
 import signal
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
 from checkpoints import cached_checkpoint
 from test_emulate_serves import FILE
 from test_network_life import traces
+
+from dualpath_cli.emulation import places
+from dualpath_cli.emulation.system import FILES_WARNING
 
 COMMAND = [sys.executable, "-m", "dualpath_cli", "emulate"]
 FILES = "storage: {kind: files}"
@@ -41,6 +47,35 @@ def test_a_signal_while_it_starts_ends_all_of_it(file, number):
     assert process.returncode == 0
     assert b"cross no emulated NIC" in errors
     assert traces(name) == []
+
+
+def test_a_terminal_gets_a_table_and_the_log_goes_to_a_file(file):
+    name = f"test-{os.getpid()}-table"
+    mine, theirs = pty.openpty()
+    with os.fdopen(mine, "rb", buffering=0) as screen:
+        options = ["-f", file, "--model", cached_checkpoint("qwen3"), "--name", name]
+        with subprocess.Popen([*COMMAND, *options], stdout=theirs, stderr=subprocess.PIPE) as process:
+            os.close(theirs)
+            seen = b""
+            while b"waiting for" not in seen:
+                seen += screen.read(4096)
+            assert b"p0.snic0" in seen
+            assert b"200mbit" in seen
+            assert "gateway started" in (places.ROOT / name / "log").read_text()
+            process.send_signal(signal.SIGINT)
+            drained = threading.Thread(target=_drain, args=(screen,))
+            drained.start()
+            assert process.wait(60) == 0
+            drained.join()
+            assert process.stderr.read().splitlines() == [f"warning: {FILES_WARNING}".encode()]
+    assert traces(name) == []
+
+
+def _drain(screen) -> None:
+    """Until the other end of the terminal is closed."""
+    with contextlib.suppress(OSError):
+        while screen.read(4096):
+            pass
 
 
 def test_a_bad_name_is_refused(file):
