@@ -196,7 +196,7 @@ def test_the_loop_settles_within_a_twentieth_of_the_best_share(
     seen = plant.run(start)
     assert all(abs(share - plant.best()) <= 0.05 for share, _ in seen[-50:])
     targets = [target for _, target in seen[-50:]]
-    steps = [b - a for a, b in pairwise(targets) if a != b]
+    steps = [b - a for a, b in pairwise(targets) if abs(b - a) > 1]  # with a side 20 times faster, 1 is much
     assert sum(a * b < 0 for a, b in pairwise(steps)) <= 1
 
 
