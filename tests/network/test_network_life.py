@@ -107,7 +107,7 @@ def test_a_stopped_owner_is_alive_and_keeps_its_network(make):
 
 def test_a_namespace_of_the_same_name_that_was_made_anew_is_left_alone(make):
     name = f"test-{os.getpid()}-renewed"
-    with owner(name) as (process, _):
+    with owner(name) as (process, sleeping):
         process.kill()
         process.wait()
         stranger = f"dpe.{name}.p0"
@@ -120,6 +120,7 @@ def test_a_namespace_of_the_same_name_that_was_made_anew_is_left_alone(make):
             make()
             assert traces(name) == [NETNS / stranger]
         finally:
+            os.kill(sleeping, signal.SIGKILL)  # nobody else finds it: its namespace has lost its name
             holding.kill()
             holding.wait()
             subprocess.run(["ip", "netns", "del", stranger], check=True)
