@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import re
+import selectors
 import signal
 import ssl
 import threading
@@ -120,7 +121,8 @@ class ChaosProxy:
         self._crash: Crash | None = None
         self._watches: set[asyncio.Transport] = set()
         self._connections: weakref.WeakSet[asyncio.Transport] = weakref.WeakSet()
-        self._loop = asyncio.new_event_loop()
+        self._selector = selectors.DefaultSelector()
+        self._loop = asyncio.SelectorEventLoop(self._selector)
         self._thread = threading.Thread(target=self._serve, name="chaos-proxy", daemon=True)
         self._listening = threading.Event()
         self.port = 0
@@ -184,9 +186,17 @@ class ChaosProxy:
     def _serve(self) -> None:
         asyncio.set_event_loop(self._loop)
         self._loop.run_until_complete(self._run())
-        for _ in range(5):  # transports that were aborted close their sockets in a later turn of the loop
-            self._loop.run_until_complete(asyncio.sleep(0))
+        self._loop.run_until_complete(self._all_closed())
         self._loop.close()
+
+    async def _all_closed(self) -> None:
+        """Transports that were aborted close their sockets in later turns of the loop; its own one stays."""
+        for _ in range(100):
+            if len(self._selector.get_map()) <= 1:
+                break
+            await asyncio.sleep(0.02)
+        for _ in range(5):
+            await asyncio.sleep(0)
 
     async def _run(self) -> None:
         self._stop, self._speaks = asyncio.Event(), asyncio.Event()

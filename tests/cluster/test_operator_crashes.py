@@ -26,6 +26,9 @@ from waiting import until
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "crash-points.md"
 AT_A_TIME = 8
+LOOK_S = 0.25
+"""Between two looks at the objects of a run: as many runs at 20 a second would keep the API server busy."""
+
 STORIES: tuple[tuple[str, Callable[[Site], object]], ...] = (
     ("creation", lambda site: site.apply(spec(1, 1))),
     ("rollout", lambda site: site.change(image="dualpath/worker:new")),
@@ -61,7 +64,6 @@ class Run:
         """Play them, and crash in each one that has so many writes. What fails ends the run, not the test."""
         try:
             for story, begin in STORIES:
-                settled(self.proxy.writes)
                 self._play(story, begin, crash_after)
         except (AssertionError, RuntimeError) as error:
             self.failure = f"{error}; {self.crashed}; {self.operator.log.read_text()[-2000:]}"
@@ -74,13 +76,15 @@ class Run:
         crash = self.proxy.crash_after_write(crash_after, self.operator.pid) if crash_after else None
         begin(self.site)
         if crash:
-            until(lambda: crash.fired or self._done(story), 60, what=f"{story}: {crash_after} writes")
+            ended = f"{story}: {crash_after} writes"
+            until(lambda: crash.fired or self._done(story), 60, what=ended, every=LOOK_S)
             if crash.fired:
                 self.operator.ended()
                 self.operator.start()
                 assert crash.last
                 self.crashed[story] = crash.last
-        until(lambda: self.operator.running() and self._done(story), 90, what=f"the end of the {story}")
+        ended = f"the end of the {story}"
+        until(lambda: self.operator.running() and self._done(story), 90, what=ended, every=LOOK_S)
         settled(self.proxy.writes)
         self.proxy.clear()
         self.outcomes[story] = normalised(self.site)

@@ -15,11 +15,12 @@ class NotInTime(AssertionError):  # noqa: N818 - reads as the sentence of a fail
     """What was waited for did not come about; the message names it and what was seen last."""
 
 
-def until(condition: Callable[[], T], within: float = 60.0, *, what: str = "") -> T:
+def until(condition: Callable[[], T], within: float = 60.0, *, what: str = "", every: float = POLL_S) -> T:
     """Call `condition` until it returns something true, and return that.
 
     An AssertionError or a missing key counts as "not yet" and is part of the message; every other error is the
-    test's own. `within` is in seconds: choose it by what is still sane on a busy machine, as it costs nothing.
+    test's own. `within` is in seconds: choose it by what is still sane on a busy machine, as it costs nothing. `every` is
+    the longest pause between two calls, in seconds: longer for what is dear to ask.
     """
     deadline = time.monotonic() + within
     pause = POLL_S / 5
@@ -34,4 +35,4 @@ def until(condition: Callable[[], T], within: float = 60.0, *, what: str = "") -
             waited_for = what or getattr(condition, "__qualname__", repr(condition))
             raise NotInTime(f"waited {within:g} s for: {waited_for}; last seen: {seen}")
         time.sleep(pause)
-        pause = min(2 * pause, POLL_S)
+        pause = min(2 * pause, every)
