@@ -18,7 +18,8 @@ def check_machine(cluster: DualPathCluster, host: str, port: int, ready_file: Pa
     """Raises SpecError: port in use, store not writable, model missing, too little memory."""
     _check_port(host, port)
     check_cluster(cluster)
-    check_store(store_path(cluster))
+    if cluster.spec.storage.external is None:
+        check_store(store_path(cluster))
     check_ready_file(ready_file)
 
 
@@ -43,11 +44,11 @@ def store_path(cluster: DualPathCluster) -> Path:
     """The store's directory; relative to the current directory. Raises UnsupportedError without one."""
     files = cluster.spec.storage.files
     if files is None:
-        kind = "managed" if cluster.spec.storage.managed else "external"
         raise UnsupportedError(
-            f"spec.storage.{kind} is for Kubernetes",
-            cause="`dualpath up` keeps blocks in a directory",
-            remedy="give it one: spec.storage.files with path and size",
+            "spec.storage.managed is for Kubernetes",
+            cause="here nobody would run that store",
+            remedy="give a directory with spec.storage.files, or run `dualpath storage up` and name its "
+            "endpoint in spec.storage.external.endpoints",
         )
     return Path(files.path).expanduser().absolute()
 
@@ -145,7 +146,8 @@ def check_store(path: Path) -> None:
 def _check_memory(cluster: DualPathCluster) -> None:
     total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     roles = (cluster.spec.prefill, cluster.spec.decode)
-    wanted = sum(role.scaling.replicas * role.resources.dram_buffer for role in roles)
+    tier = cluster.spec.storage.dram_tier.size if cluster.spec.storage.dram_tier else 0
+    wanted = sum(role.scaling.replicas * (role.resources.dram_buffer + tier) for role in roles)
     if wanted > total:
         raise SpecError(
             f"the block buffers of all groups take {format_bytes(wanted)}",

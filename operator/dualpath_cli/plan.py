@@ -119,7 +119,8 @@ def make_plan(
     cluster = cluster_for(file, model, overrides)
     checks.check_machine(cluster, options.host, options.port, options.ready_file)
     cluster = checks.with_local_model(cluster)
-    cluster = _replaced(cluster, ("spec", "storage", "files", "path"), str(checks.store_path(cluster)))
+    if cluster.spec.storage.files is not None:
+        cluster = _replaced(cluster, ("spec", "storage", "files", "path"), str(checks.store_path(cluster)))
     with tempfile.TemporaryDirectory(prefix="dualpath-") as folder:
         plan = Plan(cluster=cluster, options=options, folder=Path(folder))
         write_cluster(cluster, plan.folder / "cluster.json")

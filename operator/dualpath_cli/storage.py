@@ -49,7 +49,14 @@ def storage() -> None:
     type=click.Path(path_type=Path, dir_okay=False),
     help="Write endpoints, processes and pids there, as JSON, once all serve.",
 )
-@click.option("--log", "form", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.option(
+    "--log",
+    "form",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="Form of the logs.",
+)
 def up(
     nodes: int,
     size: str,

@@ -72,6 +72,7 @@ _FULL: Object = {
     },
     "storage": {
         "files": {"path": "/kv", "size": "4Gi", "claimName": "kv", "storageClassName": "nfs"},
+        "dramTier": {"size": "2Gi"},
         "domain": "team/shared",
         "retention": "Delete",
     },

@@ -22,6 +22,7 @@ from dualpath_worker.storage.blockfile import BlockFormat
 from dualpath_worker.storage.mooncake import MooncakeStore, Patience
 from dualpath_worker.storage.mooncake_client import TCP
 from dualpath_worker.storage.mooncake_link import StoreLink
+from dualpath_worker.storage.tier import DramTier
 
 LAYOUT = KvLayout(fingerprint="f", dtype="float32", layers=4, kv_heads=4, head_dim=64, block_tokens=32)
 SIZE = LAYOUT.full_block_bytes  # 256 KiB
@@ -78,6 +79,13 @@ class FilesBed:
     def _path(self, key):
         name = key.hex()
         return self.root / "blocks" / name[0] / name[1:3] / name
+
+
+class TierBed(FilesBed):
+    """A little memory in front of a directory; a client that never saw a block still finds it below."""
+
+    def open(self):
+        return DramTier(super().open(), LIMIT // 4, LAYOUT)
 
 
 class MooncakeBed:
@@ -175,7 +183,7 @@ def store_status(metrics_port):
         return {}
 
 
-BEDS = {"files": FilesBed, "mooncake": MooncakeBed}
+BEDS = {"files": FilesBed, "files-and-tier": TierBed, "mooncake": MooncakeBed}
 
 
 def read(store, key):

@@ -48,6 +48,12 @@ def store(open_store):
     return open_store()
 
 
+@pytest.fixture
+def writer(open_store):
+    """Another client: the one that reads shall know nothing of what is written."""
+    return open_store()
+
+
 def write_all(store, names):
     return Counter(store.write_full(key_of(name), [block_of(name)]) for name in names)
 
@@ -105,9 +111,9 @@ def test_of_many_writers_of_one_key_all_succeed(open_store, names):
         assert np.array_equal(data, block_of(name))
 
 
-def test_a_part_of_a_batch_that_fails_leaves_the_rest_right(bed, store, names):
+def test_a_part_of_a_batch_that_fails_leaves_the_rest_right(bed, writer, store, names):
     present, gone, broken = names(3)
-    write_all(store, [present, broken])
+    write_all(writer, [present, broken])
     bed.corrupt(key_of(broken))
     into = np.zeros((4, SIZE), np.uint8)
     keys = [key_of(name) for name in (gone, present, broken, present)]
@@ -117,9 +123,9 @@ def test_a_part_of_a_batch_that_fails_leaves_the_rest_right(bed, store, names):
     assert np.array_equal(into[3], block_of(present))
 
 
-def test_a_corrupt_block_is_a_miss_is_deleted_and_written_anew(bed, store, names):
+def test_a_corrupt_block_is_a_miss_is_deleted_and_written_anew(bed, writer, store, names):
     (name,) = names(1)
-    write_all(store, [name])
+    write_all(writer, [name])
     bed.corrupt(key_of(name))
     assert read(store, key_of(name))[0] is ReadResult.CORRUPT
     assert read(store, key_of(name))[0] is ReadResult.MISS
@@ -128,9 +134,9 @@ def test_a_corrupt_block_is_a_miss_is_deleted_and_written_anew(bed, store, names
     assert np.array_equal(read(store, key_of(name))[1], block_of(name))
 
 
-def test_a_corrupt_layer_is_seen_by_a_read_of_that_layer(bed, store, names):
+def test_a_corrupt_layer_is_seen_by_a_read_of_that_layer(bed, writer, store, names):
     (name,) = names(1)
-    write_all(store, [name])
+    write_all(writer, [name])
     bed.corrupt(key_of(name))  # in the middle: layer 2
     into = np.zeros(LAYOUT.layer_block_bytes, np.uint8)
     assert store.read_layers(key_of(name), [0], [into.data]) is ReadResult.HIT
@@ -192,10 +198,10 @@ def test_a_restart_leaves_the_blocks_or_none_and_works_on(bed, store, open_store
     assert np.array_equal(read(store, key_of(after[0]))[1], block_of(after[0]))
 
 
-async def test_a_store_that_hangs_holds_a_reader_no_longer_than_its_deadline(bed, store, names):
+async def test_a_store_that_hangs_holds_a_reader_no_longer_than_its_deadline(bed, writer, store, names):
     """And it writes into the reader's buffer no more, once that is said to be settled."""
     held, free = names(2)
-    write_all(store, [held, free])
+    write_all(writer, [held, free])
     queue = ReadQueue(store, threads=2, deadline_s=0.5)
     settled, buffer = asyncio.Event(), np.zeros(SIZE, np.uint8)
     loop = asyncio.get_running_loop()

@@ -135,7 +135,8 @@ async def build(settings: Settings, model: Model) -> tuple[AnyEngine, SchedulerL
     agent = TransferAgent(settings.engine, device=device, options=transfer_options(classes))
     agent.register(pool)
     network = store_network(settings.spec, degraded=bool(degraded))
-    store = await asyncio.to_thread(open_store, settings.spec.storage, layout, network=network)
+    ranks = settings.own.parallelism.data
+    store = await asyncio.to_thread(open_store, settings.spec.storage, layout, network=network, ranks=ranks)
     sampler = NicSampler(settings.spec.nics) if settings.first_of_group and settings.spec.nics else None
     process = uuid.uuid4().hex
 

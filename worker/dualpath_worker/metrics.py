@@ -20,6 +20,8 @@ METRICS: Final[tuple[tuple[str, str, str, tuple[str, ...]], ...]] = (
         "Blocks that storage did not give or take, by kind: corrupt, read, write, full (no room), match.",
         ("kind",),
     ),
+    ("counter", "dualpath_storage_tier_bytes", "KV bytes read from the memory in front of storage.", ()),
+    ("counter", "dualpath_storage_skipped_blocks", "Blocks not asked for, as their store node fails.", ()),
     ("counter", "dualpath_storage_written_bytes", "KV bytes written to storage.", ()),
     ("counter", "dualpath_storage_evicted_bytes", "KV bytes that this process evicted from storage.", ()),
     ("counter", "dualpath_storage_dropped_blocks", "Blocks dropped from a full write queue.", ()),
@@ -91,6 +93,8 @@ class Metrics:
             "full": stats.refused_blocks,
         }.items():
             self._up_to("dualpath_storage_errors", total, kind)
+        self._up_to("dualpath_storage_tier_bytes", stats.tier_bytes)
+        self._up_to("dualpath_storage_skipped_blocks", stats.skipped_blocks)
         self._up_to("dualpath_storage_written_bytes", stats.written_bytes)
         self._up_to("dualpath_storage_evicted_bytes", stats.evicted_bytes)
         self._gauge("dualpath_storage_used_bytes").set(stats.used_bytes)

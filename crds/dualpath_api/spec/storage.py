@@ -102,6 +102,15 @@ class ExternalSpec(Section):
     )
 
 
+class DramTierSpec(Section):
+    """Memory of the engines in front of the store."""
+
+    size: Bytes = Field(
+        ge=MEBIBYTE,
+        description="Bytes for an engine group, divided among its ranks: each keeps blocks of its own.",
+    )
+
+
 class StorageSpec(Section):
     """Where Full Blocks live."""
 
@@ -122,7 +131,10 @@ class StorageSpec(Section):
 
     files: FilesSpec | None = Field(None, description="A directory as the block store.")
     managed: ManagedSpec | None = Field(None, description="Kubernetes: a store that the operator runs.")
-    external: ExternalSpec | None = Field(None, description="Kubernetes: a store that somebody else runs.")
+    external: ExternalSpec | None = Field(None, description="A store that somebody else runs.")
+    dram_tier: DramTierSpec | None = Field(
+        None, description="Memory for blocks that were read or written lately. Without it there is none."
+    )
     domain: str | None = Field(
         None,
         min_length=1,

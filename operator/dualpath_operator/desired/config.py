@@ -112,6 +112,12 @@ def _role(role: RoleSpec) -> Object:
 
 
 def _storage(cluster: Cluster) -> Object:
+    tier = cluster.spec.storage.dram_tier
+    size = {"size": format_bytes(tier.size)} if tier else None
+    return _back_end(cluster) | _given("dramTier", size)
+
+
+def _back_end(cluster: Cluster) -> Object:
     storage = cluster.spec.storage
     if storage.files is not None:
         return {"files": {"path": store_path(cluster), "size": format_bytes(storage.files.size)}}

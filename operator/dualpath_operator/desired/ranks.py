@@ -73,7 +73,8 @@ def _resources(place: Place, rank: int, part: fabric.Part) -> Object:
     if wanted.memory is not None:
         requests["memory"] = limits["memory"] = memory_shares(wanted.memory, ranks)[rank]
     else:
-        buffers = wanted.dram_buffer + (0 if wanted.gpus else wanted.kv_cache)
+        tier = place.cluster.spec.storage.dram_tier
+        buffers = wanted.dram_buffer + (0 if wanted.gpus else wanted.kv_cache) + (tier.size if tier else 0)
         requests["memory"] = memory_shares(buffers, ranks)[rank]
     return filled({"requests": requests, "limits": limits, "claims": part.claims})
 

@@ -216,6 +216,13 @@ def storage() -> None:
     engines(
         "storage.external.endpoints", ["b.infra:2379"], f"{CONFIG}.storage.external.endpoints", base=external
     )
+    engines(
+        "storage.dramTier.size",
+        "3Gi",
+        f"{CONFIG}.storage.dramTier.size",
+        f"{ENGINE}.resources.requests.memory",
+        base=LOCAL | {"storage": LOCAL["storage"] | {"dramTier": {"size": "2Gi"}}},
+    )
     engines("storage.domain", "shared", f"{CONFIG}.storage.domain", f"{CONFIG}.storage.files.path")
     others("storage.retention", "Delete", f"{claim} metadata.ownerReferences")
 

@@ -121,4 +121,6 @@ def test_the_processes_of_a_store_understand_what_they_are_told(monkeypatch):
     assert node.etcd == told["master"].etcd != ""
     for name in ("MC_MIN_RPC_PORT", "MC_MAX_RPC_PORT"):
         monkeypatch.setenv(name, "")
-    store_node.environment(store_node.NodeSettings(endpoints=(), port=node.port))  # the library can use these ports
+    store_node.environment(
+        store_node.NodeSettings(endpoints=(), port=node.port)
+    )  # the library can use these ports

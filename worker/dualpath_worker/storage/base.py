@@ -63,6 +63,8 @@ class StoreStats:
     write_errors: int = 0
     evicted_blocks: int = 0
     evicted_bytes: int = 0
+    tier_blocks: int = 0  # read from the memory in front of the store; not among the read ones
+    tier_bytes: int = 0
     used_bytes: int = 0
     limit_bytes: int = 0
     full: bool = False  # the last write found no room

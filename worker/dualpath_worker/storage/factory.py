@@ -12,6 +12,7 @@ from dualpath_worker.storage.files import FilesStore
 from dualpath_worker.storage.mooncake import MooncakeStore
 from dualpath_worker.storage.mooncake_client import TCP, StoreNetwork
 from dualpath_worker.storage.mooncake_link import StoreLink
+from dualpath_worker.storage.tier import DramTier
 
 JOIN_S = 5.0
 EXTERNAL_COPIES = 2
@@ -19,12 +20,25 @@ DEFAULT_DOMAIN = "default"
 
 
 def open_store(
-    spec: StorageSpec, layout: KvLayout, *, network: StoreNetwork = TCP, join_s: float = JOIN_S
+    spec: StorageSpec,
+    layout: KvLayout,
+    *,
+    network: StoreNetwork = TCP,
+    ranks: int = 1,
+    join_s: float = JOIN_S,
 ) -> BlockStore:
     """The store that the spec asks for. Raises SpecError or UnsupportedError if it cannot be used.
 
     A distributed store that does not answer within `join_s` seconds is joined later: until then it is empty.
+    `ranks` is among how many processes a tier of memory is divided.
     """
+    store = _back_end(spec, layout, network, join_s)
+    if spec.dram_tier is None:
+        return store
+    return DramTier(store, spec.dram_tier.size // ranks, layout)
+
+
+def _back_end(spec: StorageSpec, layout: KvLayout, network: StoreNetwork, join_s: float) -> BlockStore:
     if spec.files is not None:
         return FilesStore(Path(spec.files.path), spec.files.size, layout)
     endpoints, copies = distributed(spec)
