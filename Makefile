@@ -1,6 +1,6 @@
 # Every target sets up what it needs (scripts/setup.sh: quick when nothing has changed).
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-cluster check crds docs bench-engine bench-operator bench-network clean
+.PHONY: help setup demo test test-cluster check crds docs bench-engine bench-operator bench-network bench-classes test-faults clean
 PYTHON_OF_VENV := .venv/bin/python
 
 help: ## List the targets
@@ -42,6 +42,13 @@ bench-operator: setup ## Measure the operator with 500 clusters on fake nodes; A
 
 bench-network: setup ## Measure both paths over rate-limited NICs (root); ARGS="--only 1P1D" for a quick look
 	@PYTHONPATH=examples:benchmarks $(PYTHON_OF_VENV) benchmarks/network.py $(ARGS)
+
+bench-classes: setup ## Measure inference traffic beside saturating KV traffic, with and without classes (root)
+	@PYTHONPATH=tests/network $(PYTHON_OF_VENV) benchmarks/traffic_classes.py $(ARGS)
+
+test-faults: setup ## Every fault in turn on the emulated network, 20 minutes (root); ARGS="--only cut" for some
+	@DUALPATH_ETCD=$$(tests/cluster/tools/build.sh)/etcd PYTHONPATH=examples:tests/network:tests/e2e \
+		$(PYTHON_OF_VENV) tests/network/faults.py $(ARGS)
 
 clean: ## Remove .venv and everything that was built or cached
 	@rm -rf .venv .demo .work build dist .hypothesis .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
