@@ -100,6 +100,7 @@ _FULL: Object = {
             "inference": {"serviceLevel": 5, "dscp": 46},
         },
         "leastBandwidthPermille": 800,
+        "localCopies": "Nic",
     },
     "nics": [{"role": "storage", "match": "eth*", "linkBps": 400000000000}],
     "hardware": {"computeNics": 8, "computeNicBytes": 50000, "storageBytes": 50000, "dramBytes": 500000},

@@ -1,4 +1,4 @@
-"""The whole system with traffic classes: the networks are checked, KV is marked, and the report knows each NIC."""
+"""The whole system with traffic classes and copies by NIC: networks checked, KV marked, each NIC reported."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from class_tools import cluster as cluster_file
 from class_tools import ensure_nft, fabric
 from client import BLOCK, complete, fresh
 from test_emulate_serves import FILE
+from transformers_side import TransformersSide
 from waiting import until
 
 from dualpath_cli.emulation.embedded import Emulated, emulated
@@ -25,7 +26,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulated]:
     """1P1D on a tiny Qwen3; its engines look at their networks before they register."""
     ensure_nft()
     file = tmp_path_factory.mktemp("classes") / "emulated.yaml"
-    file.write_text(FILE + "      fabric: {mode: HostNetwork, trafficClasses: {}}\n")
+    file.write_text(FILE + "      fabric: {mode: HostNetwork, trafficClasses: {}, localCopies: Nic}\n")
     with emulated(file, model=cached_checkpoint("qwen3"), name=f"test-{os.getpid()}-classes") as running:
         yield running
 
@@ -47,6 +48,7 @@ def test_kv_between_the_engines_is_in_its_class_and_nothing_else_is(cluster: Emu
     first = complete(cluster, prompt, 6)
     before = shown(cluster, "d0", configs["d0"])
     again = complete(cluster, prompt, 6)
+    assert first.tokens == TransformersSide(cached_checkpoint("qwen3")).greedy(prompt, 6)
     assert (again.tokens, again.cached) == (first.tokens, BLOCKS * BLOCK)
     after = shown(cluster, "d0", configs["d0"])
     assert after["kv"] - before["kv"] > 0.4 * KV  # the half that d0 has read, on its way to p0

@@ -10,6 +10,7 @@ import signal
 import sys
 import uuid
 from collections.abc import Coroutine
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -43,6 +44,7 @@ from dualpath_worker.storage.factory import open_store, store_network
 from dualpath_worker.storage.io import ReadQueue, WriteQueue
 from dualpath_worker.transfer.agent import TransferAgent
 from dualpath_worker.transfer.exit import leave
+from dualpath_worker.transfer.local import NicCopies
 
 log = logging.getLogger("dualpath_worker")
 
@@ -199,7 +201,9 @@ async def build(settings: Settings, model: Model) -> tuple[AnyEngine, SchedulerL
         )
         background.append(engine.compute_forever())
     else:
-        generation = Generation(model, pool, layout, pages, metrics)
+        by_nic = partial(NicCopies, pool, device=device, options=transfer_options(classes))
+        through = settings.spec.fabric.local_copies == "Nic"
+        generation = Generation(model, pool, layout, pages, metrics, by_nic=by_nic if through else None)
         engine = DecodeEngine(parts, generation, WriteQueue(store, parts.reads))
     background.append(engine.report_forever())
     probes = Probes(

@@ -157,6 +157,13 @@ class FabricSpec(Section):
             "What NICs and switches do with marks is set there: `dualpath fabric check` says how."
         ),
     )
+    local_copies: Literal["Direct", "Nic"] = Field(
+        "Direct",
+        description=(
+            "How a prompt's KV gets from the block buffer into a decode engine's cache: by the device's own "
+            "copies, or through the compute NIC, where it has the class of KV."
+        ),
+    )
     least_bandwidth_permille: int | None = Field(
         None,
         ge=1,

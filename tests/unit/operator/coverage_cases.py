@@ -300,6 +300,7 @@ def fabric() -> None:
         for mark in ("serviceLevel", "dscp"):
             field = f"fabric.trafficClasses.{name}.{mark}"
             engines(field, 7, f"{CONFIG}.fabric.trafficClasses.{name}", base=marks)
+    engines("fabric.localCopies", "Nic", f"{CONFIG}.fabric.localCopies", base=multus)
     least = "fabric.leastBandwidthPermille"
     engines(least, 800, f"{CONFIG}.{least}", base=multus)
     nics = LOCAL | {"nics": [{"role": "storage", "match": "eth1"}]}

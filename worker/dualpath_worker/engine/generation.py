@@ -39,6 +39,7 @@ from dualpath_worker.engine.stepping import Stepper
 from dualpath_worker.metrics import Metrics
 from dualpath_worker.models import Model
 from dualpath_worker.sampling import Row, sample
+from dualpath_worker.transfer.local import NicCopies
 
 log = logging.getLogger(__name__)
 
@@ -64,12 +65,23 @@ class Running:
 class Generation:
     """Sequences, pages and the thread that steps them."""
 
-    def __init__(self, model: Model, pool: BlockPool, layout: KvLayout, pages: int, metrics: Metrics) -> None:
+    def __init__(
+        self,
+        model: Model,
+        pool: BlockPool,
+        layout: KvLayout,
+        pages: int,
+        metrics: Metrics,
+        *,
+        by_nic: Callable[[Sequence[torch.Tensor]], NicCopies] | None = None,
+    ) -> None:
+        """`by_nic` makes what copies prompts into these cache tensors; without it the device does."""
         self._pool = pool
         self._layout = layout
         self._metrics = metrics
         self._pages = PagePool(pages)
         self._stepper = Stepper(model, layout, pages)
+        self._by_nic = by_nic(self._stepper.kv) if by_nic else None
         self._inbox: SimpleQueue[Fill | Abort | ReleasePage | None] = SimpleQueue()
         self._waiting: deque[Fill] = deque()
         self._running: list[Running] = []
@@ -186,11 +198,11 @@ class Generation:
         pages = self._pages.take(len(fill.slots))
         assert pages is not None
         try:
-            for layer, rows in enumerate(self._stepper.rows):
-                gather_layer_blocks(self._pool.blocks, fill.slots, layer, rows, pages=pages)
+            self._copy_in(fill.slots, pages)
         except Exception as error:
             log.exception("copying a prompt into the cache failed")
-            self._pages.drop(pages)
+            if self._by_nic is None or not self._by_nic.overdue:
+                self._pages.drop(pages)  # else bytes may still land there: nobody gets these pages again
             self._events.append(Unfilled(fill.name, f"copying into the cache failed: {error}"))
             return
         assign = fill.assign
@@ -215,6 +227,13 @@ class Generation:
         if not fill.first:
             self._pages.drop(pages)
             self._events.append(Ended(fill.name))
+
+    def _copy_in(self, slots: Sequence[int], pages: Sequence[int]) -> None:
+        if self._by_nic is not None and not self._by_nic.overdue:
+            self._by_nic.fill(slots, pages)
+            return
+        for layer, rows in enumerate(self._stepper.rows):
+            gather_layer_blocks(self._pool.blocks, slots, layer, rows, pages=pages)
 
     # ------------------------------------------------------------ stepping
 

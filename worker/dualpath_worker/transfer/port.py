@@ -6,10 +6,11 @@ mode, and its locking modes cost more than a thread of ours that owns it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from dualpath_api.errors import UnsupportedError
@@ -56,6 +57,17 @@ class NixlPort:
         self._agent.register_memory(pool.tensor)
         self._local = self._agent.prep_xfer_dlist("NIXL_INIT_AGENT", _whole(pool.info()), "DRAM")
 
+    def register_rows(self, tensors: Sequence[torch.Tensor]) -> None:
+        """Make the rows of several tensors readable and writable for our own transfers, counted through."""
+        kind = "VRAM" if tensors[0].is_cuda else "DRAM"
+        for tensor in tensors:
+            self._agent.register_memory(tensor)
+        rows = np.array(
+            [[t.data_ptr(), t[0].nbytes, max(0, t.get_device()), t[0].nbytes, t.shape[0]] for t in tensors],
+            np.uint64,
+        )
+        self._local = self._agent.prep_xfer_dlist("NIXL_INIT_AGENT", rows, kind)
+
     def metadata(self) -> bytes:
         """What a peer needs to reach this agent; complete only after `register`."""
         return bytes(self._agent.get_agent_metadata())
@@ -71,10 +83,16 @@ class NixlPort:
         descriptors.release()
         self._agent.remove_remote_agent(name)
 
-    def post(self, descriptors: Any, local: Indices, remote: Indices) -> tuple[Any, bool]:
-        """Start a READ; its handle, and whether it is finished already. Raises PeerLostError or PortError."""
+    def post(
+        self, descriptors: Any, local: Indices, remote: Indices, *, write: bool = False
+    ) -> tuple[Any, bool]:
+        """Start a READ, or a WRITE: its handle, and whether it is finished already.
+
+        Raises PeerLostError or PortError.
+        """
+        verb = "WRITE" if write else "READ"
         try:
-            handle = self._agent.make_prepped_xfer("READ", self._local, local, descriptors, remote, b"")
+            handle = self._agent.make_prepped_xfer(verb, self._local, local, descriptors, remote, b"")
         except Exception as error:
             raise PortError(f"NIXL refused the transfer: {error}") from error
         try:
