@@ -4,10 +4,14 @@ storage_worker.py write DIR LIMIT SEED COUNT: write COUNT of 64 keys (0: for eve
 "ready", then one line of JSON with what became of the writes and reads. A wrong byte ends it with exit code 3.
 storage_worker.py fill DIR LIMIT: write ten blocks on a disk that is full, make room, write again.
 storage_worker.py start DIR LIMIT: open a store on a disk that is full, write one, make room, write again.
+
+STORE_NODE=NAME: as on another node of a mount whose locks each node sees for itself; NAME=lockless: it has none.
 """
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -17,7 +21,7 @@ from collections import Counter
 from pathlib import Path
 
 from dualpath_api.keys import KvLayout
-from dualpath_worker.storage import FilesStore, ReadResult, WriteResult
+from dualpath_worker.storage import FilesStore, ReadResult, WriteResult, places
 
 LAYOUT = KvLayout(fingerprint="f", dtype="float32", layers=4, kv_heads=4, head_dim=64, block_tokens=32)
 SIZE = LAYOUT.full_block_bytes  # 256 KiB
@@ -89,6 +93,19 @@ def start(root, limit):
     store.close()
 
 
+def on_another_node(name):
+    """Locks never meet those of other processes, and the kernel is another."""
+
+    def flock(fd, flags):
+        if name == "lockless":
+            raise OSError(errno.ENOLCK, "no locks available")
+
+    fcntl.flock = flock
+    places.kernel = lambda: name
+
+
 if __name__ == "__main__":
+    if node := os.environ.get("STORE_NODE"):
+        on_another_node(node)
     verb, root, limit, *rest = sys.argv[1:]
     {"write": write, "fill": fill, "start": start}[verb](root, int(limit), *map(int, rest))

@@ -1,6 +1,7 @@
 """The `files` store under several processes, kill -9, and a full disk."""
 
 import json
+import os
 import random
 import select
 import subprocess
@@ -8,9 +9,11 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import pytest
 from process.storage_worker import KEYS, LAYOUT, SIZE, block_of, check, key_of
 
 from dualpath_worker.storage import FilesStore, ReadResult
+from dualpath_worker.storage.evict import TRUST_BLOCKS
 from dualpath_worker.storage.usage import footprint
 
 WORKER = Path(__file__).with_name("storage_worker.py")
@@ -18,9 +21,12 @@ PATIENCE_S = 60
 ROOMY = 1 << 30
 
 
-def start(verb, root, limit, *rest):
+def start(verb, root, limit, *rest, node=""):
     command = [sys.executable, WORKER, verb, root, limit, *rest]
-    process = subprocess.Popen([str(part) for part in command], stdout=subprocess.PIPE, text=True)
+    environment = {**os.environ, "STORE_NODE": node}
+    process = subprocess.Popen(
+        [str(part) for part in command], stdout=subprocess.PIPE, text=True, env=environment
+    )
     if verb == "write":
         readable, _, _ = select.select([process.stdout], [], [], PATIENCE_S)
         assert readable
@@ -48,6 +54,38 @@ def test_processes_share_a_store_and_keep_it_below_its_limit(tmp_path):
     files = block_files(tmp_path)
     assert sum(footprint(path.stat().st_size) for path in files) <= limit
     assert list((tmp_path / "scratch").iterdir()) == []
+
+
+@pytest.mark.parametrize("nodes", [("a", "b", "c"), ("lockless",) * 3], ids=["locks-of-a-node", "no-locks"])
+def test_nodes_that_do_not_see_each_other_s_locks_share_a_store(tmp_path, nodes):
+    """Its size may be missed by what they write between two looks, and by no more."""
+    size = footprint(SIZE + 4096)
+    limit = 2 * TRUST_BLOCKS * size // 3
+    workers = [start("write", tmp_path, limit, seed, 400, node=node) for seed, node in enumerate(nodes)]
+    counts = sum((result_of(worker) for worker in workers), Counter())
+    assert counts["read corrupt"] == counts["read error"] == counts["write error"] == 0
+    assert counts["read hit"] > 0
+    assert counts["write written"] > 100
+    files = block_files(tmp_path)
+    assert sum(footprint(path.stat().st_size) for path in files) <= limit + len(nodes) * TRUST_BLOCKS * size
+    assert list((tmp_path / "scratch").iterdir()) == []
+
+
+def test_the_clock_of_another_node_may_be_an_hour_off(tmp_path):
+    limit = 8 * footprint(SIZE + 4096)
+    store = FilesStore(tmp_path, limit, LAYOUT)
+    for number in range(6):
+        assert store.write_full(key_of(number), [block_of(number)]).ok
+    for path in block_files(tmp_path)[:3]:
+        ahead = path.stat().st_mtime + 3600
+        os.utime(path, (ahead, ahead))
+    counts = Counter()
+    for number in range(30):
+        assert store.write_full(key_of(number), [block_of(number)]).ok
+        check(store, number, counts)
+    assert counts["read corrupt"] == counts["read error"] == counts["read miss"] == 0
+    assert store.stats().used_bytes <= limit
+    store.close()
 
 
 def test_a_process_killed_at_any_instant_leaves_no_torn_block(tmp_path):

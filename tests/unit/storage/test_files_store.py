@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from waiting import until
 
 from dualpath_api.cluster import StorageSpec
 from dualpath_api.errors import SpecError
 from dualpath_worker.storage import ReadResult, WriteResult, open_store
+from dualpath_worker.storage.locks import kernel
 
 PAGE = 4096
 
@@ -211,7 +213,7 @@ def test_a_wrong_usage_figure_is_put_right_by_the_next_eviction(open_files, bloc
 
 def test_scratch_of_a_dead_process_is_swept_and_that_of_a_live_one_is_not(open_files, tmp_path):
     live = open_files()
-    dead = tmp_path / "kv/scratch/12345-abcdef.lock"
+    dead = tmp_path / f"kv/scratch/{kernel()}-12345-abcdef.lock"
     dead.touch()
     dead.with_suffix("").mkdir()
     (dead.with_suffix("") / "0").write_bytes(b"half a block")
@@ -222,6 +224,19 @@ def test_scratch_of_a_dead_process_is_swept_and_that_of_a_live_one_is_not(open_f
         threading.Event().wait(0.01)
     assert len(list((tmp_path / "kv/scratch").glob("*.lock"))) == 2
     assert live.stats().write_errors == 0
+
+
+def test_scratch_of_another_node_is_swept_by_its_age_as_the_file_system_s_clock_has_it(open_files, tmp_path):
+    open_files()
+    scratch, day = tmp_path / "kv/scratch", 86400
+    now = (scratch / "young.lock").touch() or (scratch / "young.lock").stat().st_mtime
+    for name, age in (("0123456789ab-7-young", day - 600), ("0123456789ab-7-old", day + 600)):
+        (scratch / name).mkdir()
+        (scratch / f"{name}.lock").touch()
+        os.utime(scratch / f"{name}.lock", (now - age, now - age))
+    open_files()
+    until(lambda: not (scratch / "0123456789ab-7-old").exists(), 30)
+    assert (scratch / "0123456789ab-7-young").exists()
 
 
 def test_an_emptied_directory_is_filled_again(open_files, blocks, read_one, tmp_path):

@@ -10,13 +10,13 @@ reader has it open.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import heapq
 import logging
 import os
 import threading
 from collections.abc import Iterator
 
+from dualpath_worker.storage.locks import lock
 from dualpath_worker.storage.places import Places
 from dualpath_worker.storage.usage import Usage, footprint
 
@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 HIGH = 0.95  # of the limit: begin to evict in the background
 CLOSE_S = 5.0
 LOW = 0.85  # of the limit: evict down to this
+TRUST = 0.05  # of the limit: written by this process before it counts what is there,
+TRUST_BLOCKS = 64  # or so many blocks, if that is more
 
 
 class Evictor:
@@ -33,11 +35,19 @@ class Evictor:
     def __init__(self, places: Places, usage: Usage, limit: int) -> None:
         self._places, self._usage, self.limit = places, usage, limit
         self.evicted_blocks = self.evicted_bytes = 0
+        self._written, self._due = 0, False
         self._threads = threading.Lock()
         self._woken = threading.Event()
         self._closing = False
         self._thread = threading.Thread(target=self._run, name="evict", daemon=True)
         self._thread.start()
+
+    def wrote(self, size: int) -> None:
+        """A block of `size` bytes has been added: see whether it is time to look."""
+        self._written += size  # threads may lose an addition, which only makes it later
+        self._due = self._written > max(self.limit * TRUST, TRUST_BLOCKS * size)
+        if self._usage.add(size) > self.limit * HIGH or self._due:
+            self.wake()
 
     def wake(self) -> None:
         """Let the background thread look: tidy up after dead processes, evict if nearly full."""
@@ -56,8 +66,11 @@ class Evictor:
     def recount(self) -> None:
         """Scan the tree and put the shared figure right."""
         with self._threads, self._lock(wait=True):
-            before = self._usage.bytes()
-            self._usage.correct(sum(size for _, size, _ in self._scan()), before)
+            self._count()
+
+    def _count(self) -> None:
+        self._written, self._due, before = 0, False, self._usage.bytes()
+        self._usage.correct(sum(size for _, size, _ in self._scan()), before)
 
     def close(self) -> None:
         """Stop the thread, after what it is doing if that is soon."""
@@ -76,6 +89,8 @@ class Evictor:
                 with self._threads, self._lock(wait=False) as mine:
                     if mine:
                         self._places.sweep_scratch()
+                        if self._due:
+                            self._count()
                         if self._usage.bytes() > self.limit * HIGH:
                             self._evict(int(self.limit * LOW))
             except OSError as error:
@@ -85,12 +100,7 @@ class Evictor:
     def _lock(self, *, wait: bool) -> Iterator[bool]:
         fd = os.open(self._places.evict_lock, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o644)
         try:
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            except BlockingIOError:
-                yield False
-            else:
-                yield True
+            yield lock(fd, wait=wait)
         finally:
             os.close(fd)
 

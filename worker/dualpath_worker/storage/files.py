@@ -1,8 +1,8 @@
 """The `files` store: one file a Full Block in a directory that all engines see.
 
 Safe by construction: a block appears by a rename of a finished file, so a process may be killed at any
-instant; checksums and the key inside show everything else. Any file system will do that has rename and
-flock.
+instant; checksums and the key inside show everything else. Any file system will do that has rename. Locks
+only save work: several nodes may share a mount whose locks they do not see of each other.
 
 Plain preadv and pwritev: NIXL's POSIX plug-in reads at the same speed (benchmarks/storage_read.py), but wants
 every file registered first, and knows neither single blocks that fail nor checksums.
@@ -24,7 +24,7 @@ from dualpath_api.units import format_bytes
 from dualpath_worker.storage.base import Buffer, ReadResult, StoreStats, WriteResult
 from dualpath_worker.storage.blockfile import BlockFormat, CorruptBlockError
 from dualpath_worker.storage.counts import StoreCounts
-from dualpath_worker.storage.evict import HIGH, Evictor
+from dualpath_worker.storage.evict import Evictor
 from dualpath_worker.storage.places import Places
 from dualpath_worker.storage.usage import Usage, footprint
 
@@ -159,8 +159,7 @@ class FilesStore:
             with contextlib.suppress(OSError):
                 os.unlink(scratch)  # noqa: PTH108
             raise
-        if self._usage.add(self._size) > self._evictor.limit * HIGH:
-            self._evictor.wake()
+        self._evictor.wrote(self._size)
 
     def _written(self, path: str, key: bytes, data: Sequence[Buffer]) -> bool:
         try:

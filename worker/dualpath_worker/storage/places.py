@@ -1,21 +1,28 @@
 """Where things are below the root directory of a `files` store.
 
 blocks/a/bc/abc...      one file a Full Block, named by its key; 16 x 256 directories, made when needed
-scratch/<token>/        unfinished files of one process, beside scratch/<token>.lock which it keeps locked
+scratch/<kernel>-<token>/   unfinished files of one process, beside its .lock which it keeps locked
 usage                   bytes in use, shared by all processes
 evict.lock              held by the one process that evicts
+
+On a shared mount the locks of other nodes may not be visible: whether a process of another kernel lives is
+seen by its lock file's age, against the file system's own clock, as clocks of nodes differ.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import itertools
 import os
 import secrets
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+
+from dualpath_worker.storage.locks import abandoned, kernel, lock
+
+FOREIGN_DEAD_S = 86400.0
+"""A process of another node that has not shown itself for so long is taken for dead."""
 
 
 class Places:
@@ -33,6 +40,7 @@ class Places:
         self.evict_lock.touch()
         self._prefix = str(self.blocks)
         self._numbers = itertools.count()
+        self._kernel = kernel()
         self._lock_fd, self._mine = self._own_scratch()
 
     def block(self, key: bytes) -> str:
@@ -57,18 +65,26 @@ class Places:
     def sweep_scratch(self) -> int:
         """Remove the scratch directories of processes that are gone; how many."""
         removed = 0
-        for lock in self.scratch.glob("*.lock"):
+        for path in self.scratch.glob("*.lock"):
             with contextlib.suppress(OSError):
-                fd = os.open(lock, os.O_RDWR | os.O_CLOEXEC)
-                try:
-                    # the kernel drops a dead process's lock, however it died
-                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
-                    lock.unlink()
+                if str(path) != self._mine + ".lock" and self._is_dead(path):
+                    shutil.rmtree(path.with_suffix(""), ignore_errors=True)
+                    path.unlink()
                     removed += 1
-                finally:
-                    os.close(fd)
         return removed
+
+    def _is_dead(self, path: Path) -> bool:
+        """Whether the owner of a lock file is. Raises OSError."""
+        if path.name.startswith(f"{self._kernel}-"):
+            fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            try:
+                verdict = abandoned(fd)  # the kernel drops a dead process's lock, however it died
+            finally:
+                os.close(fd)
+            if verdict is not None:
+                return verdict
+        os.utime(self._lock_fd)  # the file system's time, and a sign of life for other nodes
+        return os.fstat(self._lock_fd).st_mtime - path.stat().st_mtime > FOREIGN_DEAD_S
 
     def close(self) -> None:
         """Remove this process's scratch."""
@@ -79,11 +95,11 @@ class Places:
 
     def _own_scratch(self) -> tuple[int, str]:
         while True:
-            lock = self.scratch / f"{os.getpid()}-{secrets.token_hex(4)}.lock"
-            fd = os.open(lock, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o644)
-            fcntl.flock(fd, fcntl.LOCK_EX)
-            if lock.exists():  # else a sweeper took it between the two calls
-                mine = lock.with_suffix("")
+            path = self.scratch / f"{self._kernel}-{os.getpid()}-{secrets.token_hex(4)}.lock"
+            fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o644)
+            lock(fd, wait=True)
+            if path.exists():  # else a sweeper took it between the two calls
+                mine = path.with_suffix("")
                 mine.mkdir(exist_ok=True)
                 return fd, str(mine)
             os.close(fd)

@@ -1,18 +1,20 @@
 """How many bytes the blocks of a store take, counted by all its processes in one small file.
 
 A process that is killed between its rename and its addition leaves the figure short by one block; every
-scan of the evicting process puts it right. On a medium without room for the figure itself the process counts
-alone.
+scan of the evicting process puts it right. Nodes of a shared mount without common locks overwrite each
+other's additions; so every process scans now and then. On a medium without room for the figure itself the
+process counts alone.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
 import struct
 import threading
 from pathlib import Path
+
+from dualpath_worker.storage.locks import lock, unlock
 
 _FIGURE = struct.Struct("<q")
 _PAGE = 4096
@@ -40,7 +42,7 @@ class Usage:
     def add(self, change: int) -> int:
         """Add to the figure (negative: subtract); the new figure."""
         with self._threads:
-            fcntl.flock(self._fd, fcntl.LOCK_EX)
+            lock(self._fd, wait=True)
             try:
                 total = max(0, self.bytes() + change)
                 self._alone = total
@@ -48,7 +50,7 @@ class Usage:
                     os.pwrite(self._fd, _FIGURE.pack(total), 0)
                 return total
             finally:
-                fcntl.flock(self._fd, fcntl.LOCK_UN)
+                unlock(self._fd)
 
     def correct(self, counted: int, figure_before: int) -> None:
         """After a scan that began when the figure was `figure_before` and that found `counted` bytes."""
