@@ -17,7 +17,7 @@ from datetime import UTC, datetime
 
 from pydantic import ValidationError
 
-from dualpath_api.report import EngineReport
+from dualpath_api.report import ControlReport, EngineReport
 from dualpath_api.status import ClusterStatus, Pair
 from dualpath_operator import metrics
 from dualpath_operator.control import Control, GatewayAbsentError, GatewaySilentError, TokenRefusedError
@@ -171,12 +171,13 @@ class Telemetry:
         if heard is None or heard.cluster is None:
             return None
         try:
-            before = heard.contact
+            before = heard.contact, _closed(heard.report)
             await self._listen(heard)
             if self._heard.get(key) is not heard:
                 return None  # the cluster went meanwhile
             changed = await self._act(key, heard)
-            if changed or heard.awaited_since is not None or heard.draining or before is not heard.contact:
+            changed |= before != (heard.contact, _closed(heard.report))
+            if changed or heard.awaited_since is not None or heard.draining:
                 self._wake(key)
             return self._next_visit(heard)
         except Exception:  # a bug of ours in one cluster must not stop the others
@@ -243,6 +244,12 @@ class Telemetry:
             return QUIET_S
         since_step = 0.0 if heard.told.stepped_at is None else now - heard.told.stepped_at
         return max(0.05, min(IDLE_S, cluster.spec.path_policy.retune.interval - since_step))
+
+
+def _closed(report: ControlReport | None) -> frozenset[str]:
+    """Engines that drain: also those that nobody wants drained any more, and that a pass has to resume."""
+    engines = () if report is None else report.engines
+    return frozenset(e.incarnation for e in engines if not (e.accept_new and e.serve_reads))
 
 
 def _engines(heard: Heard, view: ReplicaView) -> list[EngineReport]:

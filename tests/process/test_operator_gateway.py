@@ -136,6 +136,21 @@ async def test_a_resumed_replica_serves_again(gateway):
         assert side.replica().replica.state is State.READY
 
 
+async def test_a_drain_that_is_taken_back_before_it_was_reported_is_resumed_once_it_is(gateway):
+    async with operator_of(gateway) as side:
+        side.pods = [pod_view(D, admitted=True)]
+        await side.visit()
+        await side.visit()
+        await side.telemetry.drain(side.cluster, side.replica())
+        await side.telemetry.resume(side.cluster, side.replica())  # by the report all is well
+        woken = side.woken
+        await side.visit(1)
+        assert side.woken == woken + 1
+        assert side.replica().replica.state is State.DRAINING
+        await side.telemetry.resume(side.cluster, side.replica())
+        await gateway.until(lambda report: report["engines"][0]["acceptNew"])
+
+
 async def test_a_drain_that_another_operator_began_goes_on(gateway):
     async with operator_of(gateway) as first:
         first.pods = [pod_view(D, admitted=True)]
