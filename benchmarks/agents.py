@@ -28,11 +28,44 @@ class Turn:
     first_token: float
     ended: float
     cached_tokens: int
+    tokens: tuple[int, ...]
+    """The generated ones."""
 
     @property
     def ttft_s(self) -> float:
         """Time to first token."""
         return self.first_token - self.began
+
+
+def ask(openai: str, model: str, prompt: Sequence[int], generated: int) -> Turn:
+    """One request for exactly `generated` tokens. Raises OSError."""
+    body = {
+        "model": model,
+        "prompt": prompt,
+        "max_tokens": generated,
+        "temperature": 0,
+        "ignore_eos": True,
+        "stream": True,
+        "stream_options": {"include_usage": True},
+        "return_token_ids": True,
+    }
+    request = urllib.request.Request(f"{openai}/completions", json.dumps(body).encode())
+    request.add_header("Content-Type", "application/json")
+    tokens: list[int] = []
+    began, first, cached = time.monotonic(), 0.0, 0
+    with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
+        for line in answer:
+            if not line.startswith(b"data: {"):
+                continue
+            told = json.loads(line[6:])
+            if "error" in told:
+                raise OSError(f"the stream ended with an error: {told['error']}")
+            first = first or time.monotonic()
+            tokens += [token for choice in told["choices"] for token in choice["token_ids"]]
+            if usage := told.get("usage"):
+                cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens", 0)
+    ended = time.monotonic()
+    return Turn(began=began, first_token=first, ended=ended, cached_tokens=cached, tokens=tuple(tokens))
 
 
 @dataclass(slots=True)
@@ -66,29 +99,7 @@ class Fleet:
         """One turn: the context and some new tokens in, some tokens out. Raises OSError."""
         with self._lock:
             appended = [self._random.randrange(*VOCABULARY) for _ in range(APPENDED)]
-        body = {
-            "model": self.model,
-            "prompt": [*self.contexts[agent], *appended],
-            "max_tokens": GENERATED,
-            "temperature": 0,
-            "ignore_eos": True,
-            "stream": True,
-            "stream_options": {"include_usage": True},
-        }
-        request = urllib.request.Request(f"{self.openai}/completions", json.dumps(body).encode())
-        request.add_header("Content-Type", "application/json")
-        began, first, cached = time.monotonic(), 0.0, 0
-        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
-            for line in answer:
-                if not line.startswith(b"data: {"):
-                    continue
-                told = json.loads(line[6:])
-                if "error" in told:
-                    raise OSError(f"the stream ended with an error: {told['error']}")
-                first = first or time.monotonic()
-                if usage := told.get("usage"):
-                    cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens", 0)
-        return Turn(began=began, first_token=first, ended=time.monotonic(), cached_tokens=cached)
+        return ask(self.openai, self.model, [*self.contexts[agent], *appended], GENERATED)
 
     def closed_loop(self, turns: int, skip: int) -> float:
         """Every agent begins its next turn as soon as the last ended, `turns` in all; turns per second.

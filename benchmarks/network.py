@@ -1,119 +1,41 @@
 """Network benchmark: real bytes over rate-limited NICs, from a Mooncake store, on one and on both paths.
 
 Prefill, decode and storage nodes are network namespaces (`dualpath emulate`). Agents re-send contexts that
-are in the store, so that reading is all that takes time. Rounds of the path policies take turns in one run.
-`oracle` lifts the limits of the storage NICs: what would be if reading took no time. Needs root. Run by
-`make bench-network`; --write keeps the result.
+are in the store, so that reading is all that takes time. Rounds of the ways to read (bed.py) take turns in
+one run. Needs root. Run by `make bench-network`; --write keeps the result.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import random
 import statistics
-import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import psutil
 from agents import BLOCK, Fleet
-from checkpoints import cached_checkpoint
+from bed import KV_PER_TOKEN, LOADED, NAME, RESULTS, Bed, bed, provenance
 from rich.console import Console
 from rich.table import Table
 
-from dualpath_cli.emulation.embedded import Emulated, emulated
-
-RESULT = Path(__file__).resolve().parent / "results" / "network.json"
-MODEL = {
-    "vocab_size": 384,
-    "hidden_size": 64,
-    "intermediate_size": 64,
-    "num_hidden_layers": 8,
-    "num_attention_heads": 8,
-    "num_key_value_heads": 8,
-    "head_dim": 64,
-    "max_position_embeddings": 8192,
-}
-"""Much KV and little to compute: a token's KV has 32 KiB."""
+RESULT = RESULTS / "network.json"
 CONTEXT = 512
-KV_PER_TOKEN = 8 * 2 * 8 * 64 * 4
-POLICIES = {
-    "prefill-only": "PrefillOnly",
-    "decode-only": "DecodeOnly",
-    "paper": "ShorterQueue",
-    "split": "Split",
-    "oracle": "PrefillOnly",
-}
-LOADED = ("prefill-only", "paper", "split", "oracle")
 BARS = {"1P1D": 0.95 * 2, "1P2D": 0.95 * 3, "2P1D": 0.95 * 1.5}
-CNIC_OVER_SNIC = 8
-EMULATION = """
-apiVersion: dualpath.io/v1alpha1
-kind: DualPathEmulation
-metadata: {{name: bench-net}}
-spec:
-  prefill: {{nodes: {prefill}, snic: {snic}, cnic: {cnic}}}
-  decode: {{nodes: {decode}, snic: {snic}, cnic: {cnic}}}
-  storage: {{kind: mooncake, nodes: 1, size: 1Gi}}
-  cluster:
-    apiVersion: dualpath.io/v1alpha1
-    kind: DualPathCluster
-    metadata: {{name: bench}}
-    spec:
-      model: {{uri: "file:///set/by/--model", servedName: bench, dtype: float32}}
-      prefill: {{resources: {{dramBuffer: 512Mi, kvCache: 1Mi}}}}
-      decode: {{resources: {{dramBuffer: 512Mi, kvCache: 512Mi}}}}
-      storage: {{files: {{path: unused, size: 1Gi}}}}
-"""
 console = Console(stderr=True)
 
 
-@dataclass(frozen=True, slots=True)
-class Bed:
-    """A running emulation with agents whose contexts are stored."""
-
-    cluster: Emulated
-    fleet: Fleet
-    snic: int
-    prefills: int
-    decodes: int
-
-    def use(self, way: str) -> None:
-        """Take one of POLICIES."""
-        self.cluster.ask("/control/v1/tuning", {"pathPolicy": POLICIES[way]}, "PUT")
-        rate = "unlimited" if way == "oracle" else self.snic
-        for nic in self.storage_nics:
-            self.cluster.network.set_rate(nic, rate)
-
-    @property
-    def storage_nics(self) -> list[str]:
-        """Of the engines."""
-        nodes = [f"p{n}" for n in range(self.prefills)] + [f"d{n}" for n in range(self.decodes)]
-        return [f"{node}.snic0" for node in nodes]
-
-
 @contextmanager
-def bed(prefills: int, decodes: int, snic: int, agents: int, context: int) -> Iterator[Bed]:
-    """A bed with nodes whose storage NICs have `snic` bit/s."""
-    model = cached_checkpoint("qwen3", **MODEL)
-    with tempfile.TemporaryDirectory(prefix="dualpath-bench-") as folder:
-        file = Path(folder) / "emulation.yaml"
-        rates = {"snic": snic, "cnic": CNIC_OVER_SNIC * snic}
-        file.write_text(EMULATION.format(prefill=prefills, decode=decodes, **rates))
-        with emulated(file, model=model) as cluster:
-            fleet = Fleet.of(cluster.openai, "bench", agents, context)
-            made = Bed(cluster, fleet, snic, prefills, decodes)
-            made.use("oracle")  # nothing is measured yet
-            fleet.store()
-            yield made
+def loaded(prefills: int, decodes: int, snic: int, agents: int, context: int) -> Iterator[tuple[Bed, Fleet]]:
+    """A bed, and agents whose contexts are stored."""
+    with bed(prefills, decodes, snic) as made:
+        fleet = Fleet.of(made.cluster.openai, NAME, agents, context)
+        made.use("oracle")  # nothing is measured yet
+        fleet.store()
+        yield made, fleet
 
 
 def main() -> int:
@@ -148,13 +70,14 @@ def throughput(name: str, snic: int, rounds: int) -> dict[str, Any]:
     """Turns per second of agents that wait for nothing but reads; ratios are to prefill-only."""
     prefills, decodes = int(name[0]), int(name[2])
     per_s: dict[str, list[float]] = {way: [] for way in LOADED}
-    with bed(prefills, decodes, snic, agents=4 * prefills + 2 * decodes, context=CONTEXT) as made:
-        turns = 8 * len(made.fleet.contexts)
+    agents = 4 * prefills + 2 * decodes
+    turns = 8 * agents
+    with loaded(prefills, decodes, snic, agents=agents, context=CONTEXT) as (made, fleet):
         for _ in range(rounds):
             for way, found in per_s.items():
                 made.use(way)
                 before = counted(made)
-                found.append(made.fleet.closed_loop(turns, skip=len(made.fleet.contexts)))
+                found.append(fleet.closed_loop(turns, skip=agents))
                 console.print(f"{name} {way}: {found[-1]:.2f} turns/s")
                 if way == "split":
                     shares = overhead(made, before, counted(made), turns * CONTEXT * KV_PER_TOKEN)
@@ -171,11 +94,11 @@ def idle(snic: int, rounds: int) -> dict[str, Any]:
     """Time to first token of one hit of 64 MiB, by who reads it."""
     took: dict[str, list[float]] = {way: [] for way in ("prefill-only", "decode-only", "split", "oracle")}
     tokens = (64 << 20) // KV_PER_TOKEN
-    with bed(1, 1, snic, agents=1, context=tokens) as made:
+    with loaded(1, 1, snic, agents=1, context=tokens) as (made, fleet):
         for _ in range(rounds):
             for way, found in took.items():
                 made.use(way)
-                found.append(made.fleet.turn(0).ttft_s)
+                found.append(fleet.turn(0).ttft_s)
     mean = {way: statistics.fmean(found) for way, found in took.items()}
     best = min(mean["prefill-only"], mean["decode-only"])
     return {
@@ -187,7 +110,7 @@ def idle(snic: int, rounds: int) -> dict[str, Any]:
 def online(snic: int, turns: int = 60) -> dict[str, Any]:
     """Time to first token of turns that arrive at random, by load and policy."""
     found: dict[str, Any] = {}
-    with bed(1, 1, snic, agents=12, context=CONTEXT) as made:
+    with loaded(1, 1, snic, agents=12, context=CONTEXT) as (made, fleet):
         capacity = 2 * snic / 8 / (CONTEXT * KV_PER_TOKEN)
         for load in (0.2, 0.5, 0.7):
             source = random.Random(7)
@@ -195,7 +118,7 @@ def online(snic: int, turns: int = 60) -> dict[str, Any]:
             row = found[f"{load:.0%}"] = {}
             for way in ("split", "paper", "prefill-only"):
                 made.use(way)
-                took = sorted(turn.ttft_s for turn in made.fleet.arrivals(gaps))
+                took = sorted(turn.ttft_s for turn in fleet.arrivals(gaps))
                 p99 = took[min(len(took) - 1, round(0.99 * len(took)))]
                 row[way] = {"mean_s": round(statistics.fmean(took), 3), "p99_s": round(p99, 3)}
                 console.print(f"online {load:.0%} {way}: {row[way]}")
@@ -259,19 +182,10 @@ def report(figures: dict[str, Any], options: argparse.Namespace) -> int:
         table.add_row(what, str(measured), wanted if held else f"{wanted}  MISSED")
     Console().print(table)
     if options.write:
-        RESULT.write_text(json.dumps({**provenance(sys.argv[1:]), **figures}, indent=2) + "\n")
+        RESULT.write_text(
+            json.dumps({**provenance("bench-network", sys.argv[1:]), **figures}, indent=2) + "\n"
+        )
     return 0 if all(held for *_, held in rows) else 1
-
-
-def provenance(arguments: Sequence[str]) -> dict[str, Any]:
-    """Commit, machine and command."""
-    head = ["git", "rev-parse", "HEAD"]
-    commit = subprocess.run(
-        head, cwd=RESULT.parent, capture_output=True, text=True, check=False
-    ).stdout.strip()
-    machine = {"cores": os.cpu_count(), "kind": platform.machine(), "python": platform.python_version()}
-    command = " ".join(["make bench-network", f'ARGS="{" ".join(arguments)}"' if arguments else ""]).strip()
-    return {"commit": commit, "machine": machine, "command": command}
 
 
 if __name__ == "__main__":
