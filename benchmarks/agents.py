@@ -9,10 +9,13 @@ import json
 import random
 import threading
 import time
+import urllib.error
 import urllib.request
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from http.client import HTTPResponse
 
 BLOCK = 64
 APPENDED, GENERATED = 16, 2
@@ -53,7 +56,7 @@ def ask(openai: str, model: str, prompt: Sequence[int], generated: int) -> Turn:
     request.add_header("Content-Type", "application/json")
     tokens: list[int] = []
     began, first, cached = time.monotonic(), 0.0, 0
-    with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
+    with _opened(request) as answer:
         for line in answer:
             if not line.startswith(b"data: {"):
                 continue
@@ -66,6 +69,19 @@ def ask(openai: str, model: str, prompt: Sequence[int], generated: int) -> Turn:
                 cached = (usage.get("prompt_tokens_details") or {}).get("cached_tokens", 0)
     ended = time.monotonic()
     return Turn(began=began, first_token=first, ended=ended, cached_tokens=cached, tokens=tuple(tokens))
+
+
+@contextmanager
+def _opened(request: urllib.request.Request) -> Iterator[HTTPResponse]:
+    """The answer. Raises OSError with what the server says."""
+    try:
+        with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:
+            yield answer
+    except urllib.error.HTTPError as refused:
+        with refused:
+            raise OSError(
+                f"HTTP status {refused.code}: {refused.read().decode(errors='replace')}"
+            ) from refused
 
 
 @dataclass(slots=True)
