@@ -4,7 +4,7 @@ Usage: python benchmarks/traffic_classes.py [--rounds 5] [--rate 400mbit] [--kv-
 
 One flow of the class of inference and several of KV share p0's emulated cnic0 towards d0 (root, iproute2).
 Each round measures both ways, in turns; a figure is the median of the rounds. Marks are the senders' DSCP,
-the classes HTB queues that give inference 99 % of what both want. `--write` keeps the result in the repository.
+the classes HTB queues that give inference 99 % of what both want. `--write` keeps the result.
 """
 
 from __future__ import annotations
