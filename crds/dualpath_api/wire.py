@@ -217,6 +217,7 @@ class Failed(Message, frozen=True, kw_only=True):
     attempt: int
     reason: str
     excuse: bool = False
+    peer: str = ""  # the engine that could not be reached: either of the two may be the reason
 
 
 class Stored(Message, frozen=True, kw_only=True):
@@ -352,7 +353,14 @@ class Confirmed(Message, frozen=True, kw_only=True):
     attempt: int
 
 
-ToPeer = Want | Grant | Have | Plan | Ready | Released | Confirmed
+class Holding(Message, frozen=True, kw_only=True):
+    """My slots for this attempt are still held for you. Say `Released` again: it may have been lost."""
+
+    request: str
+    attempt: int
+
+
+ToPeer = Want | Grant | Have | Plan | Ready | Released | Confirmed | Holding
 
 _encoder = msgspec.msgpack.Encoder()
 _to_scheduler: msgspec.msgpack.Decoder[ToScheduler] = msgspec.msgpack.Decoder(ToScheduler)

@@ -6,6 +6,7 @@ operator does. Nothing is retried here; the work queue repeats a pass that faile
 
 from __future__ import annotations
 
+import copy
 import json
 import random
 from collections.abc import AsyncIterator, Mapping
@@ -68,6 +69,9 @@ class Api:
     def __init__(self, configuration: Configuration) -> None:
         self.configuration = configuration
         self._rest = RESTClientObject(configuration)
+        unbounded = copy.copy(configuration)
+        unbounded.connection_pool_maxsize = 0  # each watch holds a connection: calls must not wait for those
+        self._streams = RESTClientObject(unbounded)
 
     @classmethod
     async def connect(cls, context: str | None = None) -> Api:
@@ -81,6 +85,7 @@ class Api:
     async def close(self) -> None:
         """Close all connections."""
         await self._rest.close()
+        await self._streams.close()
 
     async def __aenter__(self) -> Api:
         return self
@@ -145,7 +150,7 @@ class Api:
         path = kind.path(namespace)
         call = f"WATCH {path}"
         try:
-            answer = await self._send("GET", path, query=query, within=lasting)
+            answer = await self._send("GET", path, query=query, within=lasting, pool=self._streams)
             try:
                 if answer.status >= 400:
                     raise _refusal(answer.status, dict(answer.headers), await answer.read(), call)
@@ -252,12 +257,14 @@ class Api:
         headers: Mapping[str, str] | None = None,
         body: Any = None,
         within: aiohttp.ClientTimeout = WITHIN,
+        pool: RESTClientObject | None = None,
     ) -> aiohttp.ClientResponse:
         """The answer, not read yet."""
         token = await self.configuration.get_api_key_with_prefix("BearerToken")
         sent = {**(headers or {}), **({"Authorization": token} if token else {})}
         url = f"{self.configuration.host}{path}" + (f"?{urlencode(query)}" if query else "")
-        answer = await self._rest.request(method, url, headers=sent, body=body, _request_timeout=within)
+        calls = pool or self._rest
+        answer = await calls.request(method, url, headers=sent, body=body, _request_timeout=within)
         response: aiohttp.ClientResponse = answer.response
         return response
 

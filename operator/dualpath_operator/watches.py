@@ -43,6 +43,7 @@ class Watches:
     async def _follow(self, kind: Kind, namespace: str | None, version: str) -> None:
         failures = 0
         while True:
+            pause = PAUSE_S[0]
             try:
                 version = version or await self._list_again(kind, namespace)
                 async for event in self._api.watch(kind, namespace, version, labels=kind.labels):
@@ -52,9 +53,10 @@ class Watches:
                 if error.status == GONE:
                     version = ""
                 failures += 1
+                pause = max(error.retry_after or 0.0, PAUSE_S[min(failures, len(PAUSE_S) - 1)])
                 level = logging.DEBUG if error.status == GONE else logging.WARNING
                 log.log(level, "watch of %s: %s", kind.plural, error)
-            await asyncio.sleep(PAUSE_S[min(failures, len(PAUSE_S) - 1)])
+            await asyncio.sleep(pause)
 
     def _take(self, event: Object) -> str:
         """Tell the world; the version to go on from."""

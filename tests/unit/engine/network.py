@@ -92,15 +92,27 @@ class Agent:
         self.world, self.engine, self.pool = world, engine, pool
         self.expected = 0
         self.dead = False
-        self.current: dict[str, tuple[str, Agent]] = {}  # engine -> its incarnation, its process
+        # engine -> its incarnation, its process; None: the connection to it is broken
+        self.current: dict[str, tuple[str, Agent | None]] = {}
         self.number = len(world.processes)
         world.processes.append(self)
 
     def on_notification(self, callback: Callable[[str, bytes], None]) -> None:
         self.deliver = callback
 
+    def on_lost(self, callback: Callable[[str, str], None]) -> None:
+        self.tell_lost = callback
+
     def add_peer(self, peer: wire.Peer) -> None:
         self.current[peer.engine] = (peer.incarnation, self.world.process(peer))
+
+    def break_connection(self, other: Agent) -> None:
+        """What is under way to the other is lost, and this side notices sometime."""
+        self.world.channels.pop((self, other), None)
+        for engine, (incarnation, process) in list(self.current.items()):
+            if process is other:
+                self.current[engine] = (incarnation, None)
+                self.world.later(object(), lambda e=engine, i=incarnation: self.tell_lost(e, i))
 
     def remove_peer(self, engine: str, incarnation: str) -> None:
         if engine in self.current and self.current[engine][0] == incarnation:

@@ -187,10 +187,13 @@ class Session:
         if self.faults < self.world.random.random() or not all(n.known for n in self.nodes.values()):
             return False
         node = self.world.random.choice(list(self.nodes.values()))
-        if self.world.random.random() < 0.5:
+        kind = self.world.random.random()
+        if kind < 0.35:
             self._kill(node)
-        else:
+        elif kind < 0.7:
             self._disconnect(node)
+        else:
+            self._cut(node)
         self.faults *= 0.6
         return True
 
@@ -205,6 +208,17 @@ class Session:
             self.nodes[node.name] = Node(self.world, node.name)
 
         self.world.later(object(), restart)
+
+    def _cut(self, node: Node) -> None:
+        """The connections between two engines break; one of them may not notice."""
+        other = self.world.random.choice([n for n in self.nodes.values() if n is not node])
+        sides = [(node.agent, other.agent), (other.agent, node.agent)]
+        self.world.random.shuffle(sides)
+        sides[0][0].break_connection(sides[0][1])
+        if self.world.random.random() < 0.7:
+            sides[1][0].break_connection(sides[1][1])
+        else:
+            self.world.channels.pop(sides[1], None)
 
     def _disconnect(self, node: Node) -> None:
         """Both ends notice, in any order; then the engine registers again."""
@@ -252,6 +266,9 @@ async def play(session: Session) -> None:
         for _ in range(3):
             await asyncio.sleep(0)
         idle = 0 if progressed else idle + 1
+        if idle > 50:
+            for node in session.nodes.values():
+                node.engine.remind()
         busy = session.queue or any(node.engine.attempts.live for node in session.nodes.values())
         if idle > 50 and not busy and not session.world.channels:
             break

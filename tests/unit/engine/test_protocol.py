@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 from random import Random
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from network import World
 from scripted_cluster import SLOTS, Session, play, random_requests
+
+from dualpath_worker.engine import base, decode, prefill
 
 
 def run(
@@ -33,6 +36,14 @@ def run(
         assert node.engine.pool.available == SLOTS, node.name
         assert node.agent.expected == 0, node.name
     return session
+
+
+@pytest.fixture(autouse=True)
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the other side does not say in time comes never: nothing here takes long but waiting."""
+    for module in (decode, prefill):
+        monkeypatch.setattr(module, "PEER_DEADLINE_S", 0.3)
+    monkeypatch.setattr(base, "REMIND_S", 0.0)
 
 
 few = settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))

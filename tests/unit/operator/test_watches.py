@@ -38,7 +38,8 @@ class Server:
         self.streams = list(streams)
         self.listed: list[dict] = []
         self.asked: list[str] = []  # resourceVersion of each watch
-        self.silent = asyncio.Event()  # all streams were given out
+        self.silent = asyncio.Event()  # all streams were given out, and all watches wait
+        self.watches, self.waiting = 1, 0
         self.lists = 0
 
     async def answer(self, request: web.Request) -> web.StreamResponse:
@@ -54,7 +55,9 @@ class Server:
         response = web.StreamResponse()
         if not self.streams:
             await response.prepare(request)
-            self.silent.set()
+            self.waiting += 1
+            if self.waiting == self.watches:
+                self.silent.set()
             await asyncio.Event().wait()
         stream = self.streams.pop(0)
         if isinstance(stream, int):
@@ -66,9 +69,12 @@ class Server:
 
 
 @asynccontextmanager
-async def followed(server: Server, world: World, woken: list, monkeypatch) -> AsyncIterator[None]:
+async def followed(
+    server: Server, world: World, woken: list, monkeypatch, sources: int = 1
+) -> AsyncIterator[Api]:
     """Follow until the server has given out all its streams."""
     monkeypatch.setattr(watches, "PAUSE_S", (0.0,))
+    server.watches = sources
     app = web.Application()
     app.router.add_get("/{path:.*}", server.answer)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
@@ -76,11 +82,13 @@ async def followed(server: Server, world: World, woken: list, monkeypatch) -> As
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     configuration = Configuration()
     configuration.host = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    configuration.connection_pool_maxsize = 64
     async with Api(configuration) as api:
-        following = asyncio.create_task(Watches(api, world, woken.append).follow([((POD, None), "5")]))
+        starts = [((POD, None), "5")] * sources
+        following = asyncio.create_task(Watches(api, world, woken.append).follow(starts))
         async with asyncio.timeout(20):
             await server.silent.wait()
-        yield
+        yield api
         following.cancel()
         with suppress(asyncio.CancelledError):
             await following
@@ -162,3 +170,9 @@ async def test_refusals_and_rubbish_are_asked_again_from_the_same_version(monkey
         assert server.asked == ["5"] * 6 + ["6"]
         assert server.lists == 0
         assert known(world) == [("u1", "6")]
+
+
+async def test_any_number_of_watches_leaves_room_for_calls(monkeypatch):
+    server = Server()
+    async with followed(server, World(), [], monkeypatch, sources=200) as api:
+        assert await api.list(POD, None) == []

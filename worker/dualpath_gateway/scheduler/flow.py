@@ -60,7 +60,8 @@ def of_attempt(world: World, engine: Engine, message: OfAttempt, now: float) -> 
         case Filled():
             _filled(world, job, engine, now)
         case Failed():
-            recovery.failed(world, job, engine.name, message.reason, now, excuse=message.excuse)
+            excuse, peer = message.excuse, message.peer
+            recovery.failed(world, job, engine.name, message.reason, now, excuse=excuse, peer=peer)
 
 
 def _accepted(world: World, job: Job, engine: Engine, now: float) -> None:

@@ -24,9 +24,19 @@ def refused(world: World, job: Job, engine: str, reason: str, now: float) -> Non
 
 
 def failed(
-    world: World, job: Job, engine: str | None, reason: str, now: float, *, excuse: bool = False
+    world: World,
+    job: Job,
+    engine: str | None,
+    reason: str,
+    now: float,
+    *,
+    excuse: bool = False,
+    peer: str = "",
 ) -> None:
-    """Give the attempt up and queue what is left of the job, or end it when it failed too often."""
+    """Give the attempt up and queue what is left of the job, or end it when it failed too often.
+
+    `peer` could not be reached by `engine`: the next attempt avoids both, where others are left.
+    """
     world.count(world.totals.attempts, "excused" if excuse else "failed")
     world.warn(
         "attempt failed",
@@ -43,8 +53,7 @@ def failed(
         return
     if not excuse:
         job.failures += 1
-        if engine:
-            job.excluded.add(engine)
+        job.excluded |= {name for name in (engine, peer) if name}
     if job.failures >= world.patience.attempts:
         give_up(
             world, job.turn, FailureKind.ENGINE, f"{job.failures} attempts failed; the last: {reason}", now

@@ -9,6 +9,7 @@ cancel).
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
@@ -61,6 +62,7 @@ class Lingering:
 
     peer: wire.Peer
     slots: list[int]
+    asked_at: float = field(default_factory=time.monotonic)
 
 
 @dataclass
@@ -160,6 +162,14 @@ class Attempts(Generic[A]):
         for attempt in orphans:
             self.released(*attempt.name)
         return orphans
+
+    def overdue(self, after_s: float) -> Iterator[tuple[wire.Peer, Name]]:
+        """Closed attempts whose peer has said nothing for so long since they ended or it was asked last."""
+        now = time.monotonic()
+        for name, left in self.lingering.items():
+            if now - left.asked_at >= after_s:
+                left.asked_at = now
+                yield left.peer, name
 
     def forgive(self) -> None:
         """Wait for no peer any more: the scheduler uses nothing of the closed attempts.

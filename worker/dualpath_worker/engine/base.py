@@ -38,6 +38,8 @@ READS_OUTSTANDING = 2
 PULL_BYTES = 4 << 20
 PEER_DEADLINE_S = 10.0
 BUSY_REPORT_S = 0.1
+REMIND_S = 5.0
+"""After so long without a `Released`, and then each time, it is asked for."""
 IDLE_REPORT_S = 2.0
 
 
@@ -89,6 +91,7 @@ class Engine(ABC, Generic[A]):
         if parts.nics:
             parts.nics.watch(lambda: parts.reads.queued_bytes > 0)
         parts.agent.on_notification(lambda engine, data: self.call(self._on_notification, engine, data))
+        parts.agent.on_lost(lambda engine, incarnation: self.call(self.connection_lost, engine, incarnation))
         self.read_batch = max(1, READ_BATCH_BYTES // self.layout.full_block_bytes)
 
     # ------------------------------------------------------------ plumbing
@@ -191,7 +194,30 @@ class Engine(ABC, Generic[A]):
         except msgspec.DecodeError as error:
             log.error("ignored a notification of %s: %s", engine, error)
             return
-        self.on_peer_message(engine, message)
+        if isinstance(message, wire.Holding):
+            self._release_again(engine, message)
+        else:
+            self.on_peer_message(engine, message)
+
+    def connection_lost(self, engine: str, incarnation: str) -> None:
+        """Give up what waits for messages of this peer: those that were under way are lost."""
+        for attempt in self.attempts:
+            if (attempt.peer.engine, attempt.peer.incarnation) != (engine, incarnation):
+                continue
+            if self.needs_peer(attempt):
+                self.fail(attempt, f"the connection to {engine} is lost", peer=engine)
+
+    def _release_again(self, engine: str, message: wire.Holding) -> None:
+        attempt = self.attempts.get(message.request, message.attempt)
+        if attempt is None or attempt.told:
+            released = wire.Released(request=message.request, attempt=message.attempt)
+            self.parts.agent.notify(engine, wire.encode(released))
+
+    def remind(self) -> None:
+        """Ask for each `Released` that is overdue, on a new connection if the old one broke."""
+        for peer, (request, number) in self.attempts.overdue(REMIND_S):
+            self.parts.agent.add_peer(peer)
+            self.notify(peer, wire.Holding(request=request, attempt=number))
 
     def peer_gone(self, engine: str, incarnation: str) -> None:
         """Stop what needs this incarnation, and free what only waited for it."""
@@ -216,13 +242,12 @@ class Engine(ABC, Generic[A]):
         """Only decode engines are started."""
         log.error("unexpected start of %s", message.request)
 
-    def fail(self, attempt: A, reason: str, *, excuse: bool = False) -> None:
-        """Give an attempt up and say so."""
+    def fail(self, attempt: A, reason: str, *, excuse: bool = False, peer: str = "") -> None:
+        """Give an attempt up and say so; `peer` could not be reached."""
         if not attempt.closed:
             log.warning("request %s attempt %d: %s", *attempt.name, reason)
-            self.send(
-                wire.Failed(request=attempt.name[0], attempt=attempt.name[1], reason=reason, excuse=excuse)
-            )
+            request, number = attempt.name
+            self.send(wire.Failed(request=request, attempt=number, reason=reason, excuse=excuse, peer=peer))
             self.drop(attempt, reason)
 
     def drop(self, attempt: A, reason: str) -> None:
@@ -369,6 +394,7 @@ class Engine(ABC, Generic[A]):
                 pass
             self._changed.clear()
             self.send(self.report())
+            self.remind()
 
     def measure(self) -> None:
         """Bring the gauges up to date."""

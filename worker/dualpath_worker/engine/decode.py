@@ -218,7 +218,8 @@ class DecodeEngine(Engine[DecodeAttempt]):
 
     def _pulled(self, attempt: DecodeAttempt, batch: int, layers: int, result: TransferResult) -> None:
         if result.outcome is not Outcome.DONE:
-            self.fail(attempt, f"pulling KV from {attempt.peer.engine}: {result.outcome.value}")
+            peer = attempt.peer.engine
+            self.fail(attempt, f"pulling KV from {peer}: {result.outcome.value}", peer=peer)
             return
         planned = attempt.batches.get(batch)
         if attempt.closed or planned is None:

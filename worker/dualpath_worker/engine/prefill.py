@@ -121,7 +121,10 @@ class PrefillEngine(Engine[PrefillAttempt]):
             self._settle(attempt)
 
     def _next_blocks(self, attempt: PrefillAttempt, side: Role) -> tuple[int, ...]:
-        return attempt.reads.take(side, batch_blocks(attempt.reads.offers(side), self.read_batch))
+        most = self.read_batch
+        if attempt.assign.mode is ReadMode.SPLIT:
+            most = batch_blocks(attempt.reads.offers(side), most)
+        return attempt.reads.take(side, most)
 
     def on_read(self, attempt: PrefillAttempt, read: BlocksRead) -> None:
         """Blocks that came too late are offered to the decode side without its asking."""
@@ -216,13 +219,14 @@ class PrefillEngine(Engine[PrefillAttempt]):
         """While the hit is being read, pull what the decode side has of it: little is left in the end."""
         if attempt.closed or attempt.early or not attempt.unpulled or attempt.hit_blocks is not None:
             return
-        attempt.early, attempt.unpulled = attempt.unpulled, []
+        most = max(1, PULL_BYTES // self.layout.full_block_bytes)
+        attempt.early, attempt.unpulled = attempt.unpulled[:most], attempt.unpulled[most:]
 
         def done() -> None:
             attempt.early = []
             if attempt.hit_blocks is None:
-                self._pull_early(attempt)
                 self._advance(attempt)
+                self._pull_early(attempt)
             else:
                 self._pull_rest(attempt)
 
@@ -260,9 +264,10 @@ class PrefillEngine(Engine[PrefillAttempt]):
 
         def ended(result: TransferResult) -> None:
             if result.outcome is not Outcome.DONE:
-                attempt.arrivals.lose(f"pull from {attempt.peer.engine} {result.outcome.value}")
+                peer = attempt.peer.engine
+                attempt.arrivals.lose(f"pull from {peer} {result.outcome.value}")
                 self.attempts.all_pulled(attempt)
-                self.fail(attempt, f"pulling hit blocks from {attempt.peer.engine}: {result.outcome.value}")
+                self.fail(attempt, f"pulling hit blocks from {peer}: {result.outcome.value}", peer=peer)
             elif attempt.closed:
                 self.attempts.all_pulled(attempt)
             else:

@@ -85,6 +85,13 @@ class TransferAgent:
         """Call `callback(engine, data)` for every notification; one sender's arrive in order."""
         self._running.on_notification = callback
 
+    def on_lost(self, callback: Callable[[str, str], None]) -> None:
+        """Call `callback(engine, incarnation)` when the connection to a peer breaks, or cannot be made.
+
+        Notifications that were under way, either way, may be lost. The peer may live.
+        """
+        self._running.on_lost = callback
+
     # ------------------------------------------------------------ peers
 
     def add_peer(self, peer: wire.Peer) -> None:

@@ -25,9 +25,10 @@ class Mover:
     def __init__(self, name: str, device: str | None, options: Mapping[str, str]) -> None:
         self.port = NixlPort(name, device, options)
         self.flights = Flights(self.port, self._ended, self._overdue, self._lost)
-        self.peers = Peers(self.port, _say_lost)
+        self.peers = Peers(self.port, self._say_lost)
         self.expected = 0
         self.on_notification: Callable[[str, bytes], None] = lambda engine, data: None
+        self.on_lost: Callable[[str, str], None] = lambda engine, incarnation: None
         self._lively_until = 0.0
         self._bytes = self._sent = self._received = 0
         self._outcomes = dict.fromkeys(Outcome, 0)
@@ -123,9 +124,9 @@ class Mover:
     def _lost(self, flight: Flight, reason: str) -> None:
         self.peers.lose(flight.remote, reason)
 
-
-def _say_lost(engine: str, incarnation: str, reason: str) -> None:
-    log.warning("the connection to %s (incarnation %s) is lost: %s", engine, incarnation, reason)
+    def _say_lost(self, engine: str, incarnation: str, reason: str) -> None:
+        log.warning("the connection to %s (incarnation %s) is lost: %s", engine, incarnation, reason)
+        _guard(self.on_lost, engine, incarnation)
 
 
 def _guard(callback: Callable[..., None], *arguments: object) -> None:
