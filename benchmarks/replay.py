@@ -2,9 +2,11 @@
 
 Each session is a closed loop: a turn begins when the last has ended and the agent's tools have run; its
 prompt is all that was said before and a little more. All sessions run at once, on NICs and a store as in
-network.py. Told is the job completion time of a session, from its first request to its last token. Each way
-gets token ids of its own, so that none finds what another has stored. Needs root. Run by `make bench-replay`;
---write keeps the result.
+network.py. Told is the job completion time of a session, from its first request to its last token. What a
+session opens with is in the store before it begins, as if it had been interrupted: real sessions have
+hundreds of turns, and their one cold one would count too much among a few. Each way gets token ids of its
+own, so that none finds what another has stored. Needs root. Run by `make bench-replay`; --write keeps the
+result.
 """
 
 from __future__ import annotations
@@ -22,8 +24,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from agents import VOCABULARY, ask
-from bed import KV_PER_TOKEN, LOADED, MODEL, NAME, RESULTS, bed, provenance
+from agents import BLOCK, VOCABULARY, Fleet, ask
+from bed import KV_PER_TOKEN, LOADED, MODEL, NAME, RESULTS, Bed, bed, provenance
 from rich.console import Console
 from rich.table import Table
 from sessions import BUNDLED, Scale, Session, prompt, read_sessions
@@ -35,7 +37,7 @@ SCALE = Scale(tokens=256, time=20, longest_wait_s=60)
 """140,000 tokens become 547: 17 MiB of KV. A wait of minutes is a person's, not a tool's."""
 APART_S = 0.5
 STORE = "4Gi"
-"""Holds three rounds of all ways (20 sessions of 8 turns: 0.3 GB a way); then the oldest go."""
+"""Holds three rounds of all ways (0.3 GB a way); then the oldest go."""
 console = Console(stderr=True)
 
 
@@ -52,12 +54,12 @@ class Job:
 
 
 def main() -> int:
-    """2 for what cannot be replayed."""
+    """1 if a request failed, 2 for what cannot be replayed."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--trace", type=Path, default=BUNDLED, help="CSV of sessions (benchmarks/data)")
     parser.add_argument("--sessions", type=int, default=20, help="replayed at once")
-    parser.add_argument("--turns", type=int, default=8, help="of each session")
-    parser.add_argument("--snic", type=int, default=100, help="Mbit/s of a storage NIC")
+    parser.add_argument("--turns", type=int, default=6, help="of each session")
+    parser.add_argument("--snic", type=int, default=150, help="Mbit/s of a storage NIC")
     parser.add_argument("--rounds", type=int, default=1, help="of each way, in turns")
     parser.add_argument("--write", action="store_true", help=f"write {RESULT.name}")
     options = parser.parse_args()
@@ -67,6 +69,9 @@ def main() -> int:
     except DualPathError as error:
         console.print(str(error), markup=False, soft_wrap=True)
         return 2
+    except OSError as error:
+        console.print(f"a request failed, so that nothing is told: {error}", markup=False, soft_wrap=True)
+        return 1
     report(figures)
     if options.write:
         kept = {**provenance("bench-replay", sys.argv[1:]), **figures}
@@ -102,9 +107,11 @@ def replayed(sessions: Sequence[Session], snic: int, rounds: int) -> dict[str, A
     jobs: dict[str, list[list[Job]]] = {way: [] for way in LOADED}
     with bed(1, 1, snic, store=STORE) as made:
         for number, way in itertools.product(range(rounds), LOADED):
+            drawn = [random.Random(f"{way} {number} {place}") for place in range(len(sessions))]
+            openings = stored(made, sessions, drawn)
             made.use(way)
             began = time.monotonic()
-            jobs[way].append(all_at_once(made.cluster.openai, sessions, f"{way} {number}"))
+            jobs[way].append(all_at_once(made.cluster.openai, sessions, openings, drawn))
             mean = statistics.fmean(job.took_s for job in jobs[way][-1])
             console.print(f"{way}: {mean:.1f} s a session, {time.monotonic() - began:.0f} s in all")
     ways = {way: summary(found) for way, found in jobs.items()}
@@ -127,20 +134,32 @@ def replayed(sessions: Sequence[Session], snic: int, rounds: int) -> dict[str, A
     }
 
 
-def all_at_once(openai: str, sessions: Sequence[Session], seed: str) -> list[Job]:
+def stored(made: Bed, sessions: Sequence[Session], drawn: Sequence[random.Random]) -> list[list[int]]:
+    """What each session opens with, up to a whole block, now in the store. Raises OSError."""
+    openings = [
+        [source.randrange(*VOCABULARY) for _ in range(one.turns[0].context // BLOCK * BLOCK)]
+        for one, source in zip(sessions, drawn, strict=True)
+    ]
+    made.use("oracle")
+    Fleet(made.cluster.openai, NAME, openings).store()
+    return openings
+
+
+def all_at_once(
+    openai: str, sessions: Sequence[Session], openings: Sequence[list[int]], drawn: Sequence[random.Random]
+) -> list[Job]:
     """Every session in a thread of its own; they begin one after the other. Raises OSError."""
 
     def run(place: int) -> Job:
         time.sleep(place * APART_S)
-        return play(openai, sessions[place], random.Random(f"{seed} {place}"))
+        return play(openai, sessions[place], openings[place], drawn[place])
 
     with ThreadPoolExecutor(len(sessions)) as pool:
         return list(pool.map(run, range(len(sessions))))
 
 
-def play(openai: str, session: Session, source: random.Random) -> Job:
-    """One session from its first request to its last token. Raises OSError."""
-    said: list[int] = []
+def play(openai: str, session: Session, said: list[int], source: random.Random) -> Job:
+    """One session from its first request to its last token, after what was `said`. Raises OSError."""
     prompts = known = cached = 0
     ttft_s: list[float] = []
     began = time.monotonic()
