@@ -1,4 +1,4 @@
-"""A DualPathCluster from its watched form."""
+"""A DualPathCluster from its watched form, and its finalizers."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ from dualpath_api.cluster import GROUP, VERSION, ClusterSpec
 from dualpath_api.errors import DualPathError
 from dualpath_api.loading import build_cluster
 from dualpath_operator.desired import check_pod_templates, revision_of
+from dualpath_operator.kinds import CLUSTER
+from dualpath_operator.kube import Api, KubeError
 from dualpath_operator.memory import Memory
 from dualpath_operator.model import FINALIZER, Cluster, Surroundings
 from dualpath_operator.views import ClusterKey, ClusterView
@@ -65,3 +67,13 @@ def _cluster(key: ClusterKey, view: ClusterView, spec: ClusterSpec) -> Cluster:
 def finalizers_with(finalizers: tuple[str, ...]) -> tuple[str, ...]:
     """The finalizers with ours."""
     return (*finalizers, FINALIZER)
+
+
+async def patch_finalizers(api: Api, key: ClusterKey, view: ClusterView, wanted: tuple[str, ...]) -> None:
+    """Set the finalizers of a cluster as it was seen; nothing where it has gone meanwhile."""
+    body = {"metadata": {"resourceVersion": view.version, "finalizers": list(wanted)}}
+    try:
+        await api.merge(CLUSTER, *key, body)
+    except KubeError as error:
+        if error.status != 404:
+            raise

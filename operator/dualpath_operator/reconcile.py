@@ -9,14 +9,13 @@ from __future__ import annotations
 import json
 import logging
 import time
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from dualpath_operator import metrics, names
-from dualpath_operator.applier import Applied, Applier
-from dualpath_operator.clusters import finalizers_with, read_cluster
+from dualpath_operator.applier import Applier
+from dualpath_operator.clusters import finalizers_with, patch_finalizers, read_cluster
 from dualpath_operator.desired import kept, objects, wanted_kinds
 from dualpath_operator.engines import Engines
 from dualpath_operator.findings import Findings
@@ -25,17 +24,17 @@ from dualpath_operator.kinds import CLUSTER, ENGINE_GROUP
 from dualpath_operator.kube import Api, KubeError
 from dualpath_operator.memory import Memory
 from dualpath_operator.model import FINALIZER, Cluster, Key, Object, Surroundings
-from dualpath_operator.observe import ReplicaView, replicas_of
+from dualpath_operator.observe import replicas_of
+from dualpath_operator.one_pass import Pass, as_rendered, described
 from dualpath_operator.plan import plan_objects
 from dualpath_operator.recorder import event, retuned
 from dualpath_operator.reporter import Reporter
 from dualpath_operator.rollout import plan as plan_rollout
-from dualpath_operator.rollout_model import Create, Delete, Drain, Plan, Resume, State, Step
+from dualpath_operator.rollout_model import Create, Delete, Drain, Resume, State
 from dualpath_operator.secrets import Secrets
 from dualpath_operator.settings import Settings
-from dualpath_operator.sizing import Fleet
 from dualpath_operator.telemetry import Telemetry
-from dualpath_operator.views import ClusterKey, ClusterView, ObjectView, applied_by_us
+from dualpath_operator.views import ClusterKey, ClusterView, applied_by_us
 from dualpath_operator.wanted import owned_replicas, wanted_replicas, wish_for
 from dualpath_operator.world import World
 
@@ -45,32 +44,6 @@ BACKOFF_S = (1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 60.0)
 
 WATCHFUL_S = 30.0
 """Between passes while something is on its way: deadlines pass without any event."""
-
-
-@dataclass(slots=True, kw_only=True)
-class Pass:
-    """One cluster during one pass."""
-
-    cluster: Cluster
-    view: ClusterView
-    memory: Memory
-    live: dict[Key, ObjectView]
-    groups: dict[str, ObjectView | None]
-    wanted: dict[str, int]
-    revision: str
-    replicas: tuple[ReplicaView, ...]
-    plan: Plan
-    applied: Applied = field(default_factory=Applied)
-
-    @property
-    def key(self) -> ClusterKey:
-        """Of the cluster."""
-        return (self.cluster.namespace, self.cluster.name)
-
-    @property
-    def frozen(self) -> bool:
-        """Nothing may be changed."""
-        return self.cluster.spec.paused and not self.cluster.deleting
 
 
 class Reconciler:
@@ -140,7 +113,7 @@ class Reconciler:
                 await self._reporter.invalid(key, view, problem, memory)
             return None
         if not view.deleting and FINALIZER not in view.finalizers:
-            await self._patch_finalizers(key, view, finalizers_with(view.finalizers))
+            await patch_finalizers(self._api, key, view, finalizers_with(view.finalizers))
         now = self._observe(cluster, view, memory)
         if self._telemetry.refused(key):
             memory.token = ""  # made anew since it was read
@@ -203,7 +176,7 @@ class Reconciler:
         versions = {key: view.version for key, view in now.live.items()}
         if step == memory.in_step and versions == {key: seen for key, (seen, _) in memory.in_sync.items()}:
             return
-        desired = objects(_as_rendered(cluster, now.replicas), self._around, now.revision, owned)
+        desired = objects(as_rendered(cluster, now.replicas), self._around, now.revision, owned)
         plan = plan_objects(desired, now.live, cluster.uid, memory.in_sync, kept(cluster, revisions))
         memory.in_sync = plan.in_sync
         for apply in plan.applies:
@@ -238,10 +211,7 @@ class Reconciler:
                 await self._telemetry.drain(cluster, view)
         if cluster.deleting:
             return
-        uids = {role: group.uid for role, group in now.groups.items() if group is not None}
-        for role in names.ROLES:
-            if made := memory.group_uids.get(names.group(cluster.name, role)):
-                uids.setdefault(role, made)
+        uids = now.group_uids
         creates = [step for step in now.plan.steps if isinstance(step, Create)]
         newest = [view for view in now.replicas if view.replica.revision == now.revision]
         await self._engines.complete(cluster, uids, newest, memory, clock, now.applied)
@@ -256,15 +226,12 @@ class Reconciler:
 
     def _follow(self, now: Pass) -> None:
         """Have the gateway asked more often while its answer is waited for."""
-        pods = [pod for view in now.replicas for pod in view.pods if not pod.deletion]
-        waiting = any(pod.containers_ready and not pod.admitted for pod in pods)
-        ready = gateway_ready(now.cluster, now.live)
-        fleet = Fleet(
-            ready=Counter(v.replica.role.value for v in now.replicas if v.ready),
-            gpus_held=sum(v.replica.gpus or 0 for v in now.replicas if v.replica.state is not State.LOST),
-        )
         self._telemetry.follow(
-            now.cluster, now.memory.token, gateway_ready=ready, awaited=waiting, fleet=fleet
+            now.cluster,
+            now.memory.token,
+            gateway_ready=gateway_ready(now.cluster, now.live),
+            awaited=now.awaits_admission,
+            fleet=now.fleet,
         )
 
     # ------------------------------------------------------------ telling
@@ -323,34 +290,10 @@ class Reconciler:
     async def _release(self, key: ClusterKey, view: ClusterView) -> None:
         """Let a deleted cluster go; its children follow by their owner."""
         left = tuple(name for name in view.finalizers if name != FINALIZER)
-        await self._patch_finalizers(key, view, left)
+        await patch_finalizers(self._api, key, view, left)
         self._forget(key)
-
-    async def _patch_finalizers(self, key: ClusterKey, view: ClusterView, wanted: tuple[str, ...]) -> None:
-        body = {"metadata": {"resourceVersion": view.version, "finalizers": list(wanted)}}
-        try:
-            await self._api.merge(CLUSTER, *key, body)
-        except KubeError as error:
-            if error.status != 404:
-                raise
 
     def _forget(self, key: ClusterKey) -> None:
         self._memories.pop(key, None)
         self._telemetry.forget(key)
         metrics.forget_cluster(*key)
-
-
-def _as_rendered(cluster: Cluster, replicas: tuple[ReplicaView, ...]) -> Cluster:
-    """A suspended cluster keeps its gateway until its engines are gone: they finish their work through it."""
-    if not (cluster.spec.suspend and replicas):
-        return cluster
-    return replace(cluster, spec=cluster.spec.model_copy(update={"suspend": False}))
-
-
-def described(step: Step, cluster: str) -> str:
-    """A step in words, for the log."""
-    if isinstance(step, Create):
-        name = names.replica(cluster, step.role.value, step.revision, step.index)
-    else:
-        name = step.id
-    return f"{type(step).__name__.lower()} {name}: {step.why}"

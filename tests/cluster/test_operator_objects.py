@@ -220,5 +220,5 @@ async def test_a_listing_of_nothing_is_empty(
 ) -> None:
     monkeypatch.setattr(kube_config, "KUBE_CONFIG_DEFAULT_LOCATION", str(control_plane.admin))
     async with await Api.connect() as api:
-        assert (await api.list(CLUSTER, namespace)).items == []
-        assert (await api.list(CLUSTER, namespace, metadata_only=True)).items == []
+        assert await api.list(CLUSTER, namespace) == []
+        assert await api.list(CLUSTER, namespace, metadata_only=True) == []
