@@ -3,8 +3,8 @@
 Each session is a closed loop: a turn begins when the last has ended and the agent's tools have run; its
 prompt is all that was said before and a little more. All sessions run at once, on NICs and a store as in
 network.py. Told is the job completion time of a session, from its first request to its last token. What a
-session opens with is in the store before it begins, as if it had been interrupted: real sessions have
-hundreds of turns, and their one cold one would count too much among a few. Each way gets token ids of its
+session opens with is in the store before it begins, as if it had been interrupted: half of the real ones
+have more than 40 turns, and a cold one would count too much among a few. Each way gets token ids of its
 own, so that none finds what another has stored. Needs root. Run by `make bench-replay`; --write keeps the
 result.
 """
