@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import itertools
 import json
 import threading
@@ -120,11 +121,11 @@ class Load:
             "ignore_eos": True,
             "return_token_ids": True,
         }
-        request = urllib.request.Request(f"{self.openai()}/completions", json.dumps(body).encode())
-        request.add_header("Content-Type", "application/json")
         began = time.monotonic()
         outcome, told = Outcome.LOST, ""
         try:
+            request = urllib.request.Request(f"{self.openai()}/completions", json.dumps(body).encode())
+            request.add_header("Content-Type", "application/json")
             with urllib.request.urlopen(request, timeout=DEADLINE_S) as answer:
                 tokens = tuple(json.load(answer)["choices"][0]["token_ids"])
             outcome = Outcome.RIGHT if tokens == prompt.reply else Outcome.WRONG
@@ -137,6 +138,6 @@ class Load:
         except urllib.error.URLError as error:
             timed_out = isinstance(error.reason, TimeoutError)
             outcome, told = (Outcome.HUNG if timed_out else Outcome.REFUSED), str(error.reason)
-        except (OSError, ValueError, KeyError) as error:
+        except (OSError, ValueError, KeyError, http.client.HTTPException) as error:
             told = f"{type(error).__name__}: {error}"
         return Done(began=began, ended=time.monotonic(), outcome=outcome, told=told)

@@ -8,25 +8,34 @@ the load did not recover, or blocks leaked. Run by `make test-faults`.
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import signal
 import sys
 import tempfile
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from subprocess import PIPE
 
 from checkpoints import cached_checkpoint
-from client import blocks_used
+from client import BLOCK, blocks_used, call, fresh
 from fault_load import WINDOW_S, Load, Outcome, Prompt, prompts
 from rich.console import Console
 from rich.table import Table
 from transformers_side import TransformersSide
 
+from dualpath_api.keys import all_keys
 from dualpath_cli.emulation.embedded import Emulated, emulated
+from dualpath_cli.emulation.store import ETCD_PORT
+from dualpath_worker.models import load_model
+from dualpath_worker.storage.blockfile import BlockFormat
+from dualpath_worker.storage.factory import DEFAULT_DOMAIN
 
 FILE = """\
 apiVersion: dualpath.io/v1alpha1
@@ -110,6 +119,53 @@ def slowed(nic: str, rate: str) -> Callable[[Emulated], Callable[[], None]]:
     return inject
 
 
+def corrupted(cluster: Emulated) -> Callable[[], None]:
+    """Other bytes in one block of a hundred, at least in four."""
+    model = load_model(cached_checkpoint("qwen3"), "float32", "cpu")
+    layout = model.layout(BLOCK)
+    keys = sorted({key for prompt in known() for key in all_keys(layout, prompt.tokens)})
+    names = "\n".join(f"{DEFAULT_DOMAIN}/{key.hex()}" for key in keys[:: min(100, len(keys) // 4)])
+    ends = [f"{cluster.network.address(f's{n}', 'snic0')}:{ETCD_PORT}" for n in range(3)]
+    size = BlockFormat(layout).file_bytes
+    command = [
+        sys.executable,
+        str(Path(__file__).with_name("corrupt_blocks.py")),
+        ",".join(ends),
+        "2",
+        str(size),
+    ]
+    process = cluster.network.run("s0", command, stdin=PIPE, stdout=PIPE, text=True)
+    told, _ = process.communicate(names, timeout=60)
+    if not told.strip() or int(told) == 0:
+        raise RuntimeError(f"no block was corrupted (exit code {process.returncode})")
+    console.print(f"{told.strip()} of {len(keys)} blocks were corrupted")
+    return lambda: None
+
+
+def filled(cluster: Emulated) -> Callable[[], None]:
+    """More new contexts than the store has room for: their own blocks, or those of others, have to go."""
+    stop = threading.Event()
+
+    def write(number: int) -> None:
+        for turn in itertools.count():
+            if stop.is_set():
+                return
+            body = {"model": "tiny", "prompt": fresh(3000, (number, turn)), "max_tokens": 1}
+            with suppress(OSError):
+                call(f"{cluster.openai}/completions", body)
+
+    writers = [threading.Thread(target=write, args=(number,), daemon=True) for number in range(2)]
+    for writer in writers:
+        writer.start()
+
+    def end() -> None:
+        stop.set()
+        for writer in writers:
+            writer.join(120)
+
+    return end
+
+
 def storm(cluster: Emulated) -> Callable[[], None]:
     """Every engine once within a minute."""
     engines = [name for name in cluster.pids if name.startswith(("prefill", "decode"))]
@@ -133,6 +189,8 @@ FAULTS = (
     *(Fault(f"cut {nic}", cut(nic), LASTS_S) for nic in (
         "p0.snic0", "p0.cnic0", "d0.snic0", "d0.cnic0", "s1.snic0",
     )),
+    Fault("corrupt 1 % of blocks", corrupted),
+    Fault("store full", filled, 3 * LASTS_S),
     Fault("restart storm", storm),
 )  # fmt: skip
 
@@ -154,7 +212,8 @@ class Row:
         bad = self.outcomes[Outcome.WRONG] + self.outcomes[Outcome.HUNG]
         lost = 0 if self.fault.may_lose else self.outcomes[Outcome.LOST]
         quick = self.recovered_s is not None and self.recovered_s <= WANTED_S
-        return not bad and not lost and quick and not self.leaked
+        served = self.calm_per_s > 0 and self.outcomes[Outcome.RIGHT] > 0
+        return served and not bad and not lost and quick and not self.leaked
 
 
 def main() -> int:
@@ -162,8 +221,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--only", default="", help="only faults with this in their name")
     options = parser.parse_args()
-    with running() as (cluster, known):
-        rows = [suffer(cluster, known, fault) for fault in FAULTS if options.only in fault.name]
+    known()
+    with running() as cluster:
+        rows = [suffer(cluster, fault) for fault in FAULTS if options.only in fault.name]
     table = Table(
         "fault", "right", "wrong", "hung", "lost", "refused", "per s before", "recovered", "leaked", ""
     )
@@ -178,22 +238,26 @@ def main() -> int:
     return 0 if all(row.held for row in rows) else 1
 
 
+@cache
+def known() -> list[Prompt]:
+    """The prompts of the load, with what transformers says."""
+    return prompts(TransformersSide(cached_checkpoint("qwen3")).greedy, 40)
+
+
 @contextmanager
-def running() -> Iterator[tuple[Emulated, list[Prompt]]]:
-    """The whole system with all prompts in its store."""
+def running() -> Iterator[Emulated]:
+    """The whole system."""
     model = cached_checkpoint("qwen3")
-    reference = TransformersSide(model)
-    known = prompts(reference.greedy, 40)
     with tempfile.TemporaryDirectory(prefix="dualpath-faults-") as folder:
         file = Path(folder) / "emulation.yaml"
         file.write_text(FILE)
         with emulated(file, model=model, name=f"faults-{os.getpid()}") as cluster:
-            yield cluster, known
+            yield cluster
 
 
-def suffer(cluster: Emulated, known: list[Prompt], fault: Fault) -> Row:
+def suffer(cluster: Emulated, fault: Fault) -> Row:
     """One fault under load."""
-    with Load(lambda: cluster.openai, known) as load:
+    with Load(lambda: cluster.openai, known()) as load:
         began = time.monotonic()
         time.sleep(3 * WINDOW_S)  # the first window fills stores and pipelines
         now = time.monotonic()
