@@ -23,9 +23,7 @@ TURNS = st.lists(
     min_size=1,
     max_size=12,
 )
-SCALES = st.builds(
-    Scale, tokens=st.integers(1, 512), time=st.floats(1, 50), longest_wait_s=st.floats(0, 100)
-)
+SCALES = st.builds(Scale, tokens=st.integers(1, 512), time=st.floats(1, 50), longest_wait_s=st.floats(0, 100))
 
 
 def test_the_bundled_file_has_20_sessions_whose_prompts_are_mostly_what_was_said_before() -> None:
