@@ -93,9 +93,11 @@ class MooncakeBed:
 
     keeps_blocks = False  # the master's memory is all there is
 
-    def __init__(self, folder, *, nodes=2, copies=1, size=LIMIT, ttl=3, etcd=(), port=0, patience=IMPATIENT):
+    def __init__(
+        self, folder, *, nodes=2, copies=1, size=LIMIT, ttl=3, etcd=(), port=0, patience=IMPATIENT, path=None
+    ):
         self.folder, self.copies, self.size, self.ttl = folder, copies, size, ttl
-        self.etcd, self.patience, self.domain = etcd, patience, "default"
+        self.etcd, self.patience, self.domain, self.path = etcd, patience, "default", path
         self.port, self.metrics_port = free_ports(2)
         self.port = port or self.port
         self.master = self.start_master(self.port, self.metrics_port)
@@ -104,6 +106,7 @@ class MooncakeBed:
 
     def start_master(self, port, metrics_port):
         where = ("--etcd", ",".join(self.etcd)) if self.etcd else ()
+        where += ("--offload",) if self.path else ()
         options = ("--lease", "0.2", "--node-ttl", str(self.ttl), "--port", str(port), *where)
         master = self._start("master", metrics_port, *options)
         master.metrics_port = metrics_port
@@ -112,6 +115,7 @@ class MooncakeBed:
     def start_node(self):
         (metrics_port,) = free_ports(1)
         where = ("--etcd", ",".join(self.etcd)) if self.etcd else ("--master", f"127.0.0.1:{self.port}")
+        where += ("--medium", "NVMe", "--path", str(self.path)) if self.path else ()
         node = self._start("node", metrics_port, *where, "--size", str(self.size))
         node.metrics_port = metrics_port
         return node

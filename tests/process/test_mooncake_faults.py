@@ -65,14 +65,14 @@ def etcd(tmp_path):
     process.kill()
 
 
-def write_all(store):
-    return Counter(store.write_full(key_of(name), [block_of(name)]) for name in NAMES)
+def write_all(store, names=NAMES):
+    return Counter(store.write_full(key_of(name), [block_of(name)]) for name in names)
 
 
-def read_all(store):
+def read_all(store, names=NAMES):
     """Results of all blocks. Raises for a wrong byte, and for a read that is not over in time."""
     found = Counter()
-    for name in NAMES:
+    for name in names:
         began = time.monotonic()
         result, data = read(store, key_of(name))
         assert time.monotonic() - began < IN_TIME_S
@@ -188,6 +188,20 @@ def test_with_etcd_the_blocks_outlive_the_leading_master(beds, etcd):
         until(all_there, 90, what="the new leader knows all blocks")
     finally:
         standby.kill()
+
+
+def test_a_node_with_a_directory_gives_its_blocks_back_after_a_restart(beds, opened, tmp_path):
+    bed = beds(nodes=1, size=512 << 20, path=tmp_path / "blocks")
+    store, many = opened(bed), [str(number) for number in range(256)]
+    assert write_all(store, many) == {WriteResult.WRITTEN: len(many)}
+
+    until(
+        lambda: any(path.stat().st_size for path in bed.path.rglob("*.meta")), 90, what="a file is complete"
+    )
+    bed.nodes[0].stop()
+    bed.nodes = [bed.start_node()]
+    until(lambda: read_all(store, many)[ReadResult.HIT] > 0, 60, what="blocks come back")
+    assert ReadResult.CORRUPT not in read_all(store, many)
 
 
 def test_an_engine_starts_without_a_store_and_joins_it_later(tmp_path, beds):

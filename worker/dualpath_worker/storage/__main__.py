@@ -85,7 +85,7 @@ def parser() -> argparse.ArgumentParser:
     master = verbs.add_parser("master", help="knows where blocks are")
     master.add_argument("--port", type=_port, default=50051, help="of its API (default: %(default)s)")
     master.add_argument("--node-ttl", type=int, default=10, help="seconds until a silent node is given up")
-    master.add_argument("--lease", type=float, default=5.0, help="seconds for which a read protects a block")
+    master.add_argument("--lease", type=float, default=10.0, help="seconds for which a read protects a block")
     master.add_argument("--offload", action="store_true", help="nodes keep blocks in directories")
     node = verbs.add_parser("node", help="keeps blocks")
     node.add_argument("--master", default="", help="HOST:PORT of a master, where there is no etcd")

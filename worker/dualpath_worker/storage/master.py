@@ -43,7 +43,7 @@ class MasterSettings:
     metrics_host: str = "0.0.0.0"
     metrics_port: int = 9003
     node_ttl_s: int = 10
-    lease_s: float = 5.0
+    lease_s: float = 10.0
     offload: bool = False
 
 

@@ -214,8 +214,11 @@ class MooncakeStore:
         """A call with a landing, which is the caller's again if it succeeds; None: no answer in time."""
 
         def timed() -> Timed:
-            began = time.monotonic()
-            code = call()
+            began, code = time.monotonic(), Code.INTERNAL
+            try:
+                code = call()
+            except Exception:
+                log.exception("the store's client failed")
             return code, time.monotonic() - began
 
         def settle(future: Future[Timed]) -> None:
@@ -240,7 +243,7 @@ class MooncakeStore:
 
     def _blame(self, client: MooncakeClient, name: str, code: int | None) -> None:
         """Remember who failed to give a block; no code: it hangs."""
-        if code in Code.UNREACHABLE:
+        if code in Code.UNREACHABLE and not self._ask(client.healthy):
             self._rest(_MASTER)
         elif code is None or code == Code.TRANSFER:
             node = self._ask(lambda: client.holder(name))

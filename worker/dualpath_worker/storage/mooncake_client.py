@@ -49,6 +49,7 @@ TCP = StoreNetwork()
 class Code:
     """Results of calls; the library has many more, all negative."""
 
+    INTERNAL = -1
     NO_SPACE = -200
     NOT_READY, NOT_FOUND, EXISTS = -703, -704, -705
     NO_REPLICA, REPLICA_GONE = -710, -712
@@ -62,8 +63,8 @@ class Code:
 class MooncakeClient:
     """One client of one store. All calls block; all but `connect` return codes and raise nothing."""
 
-    def __init__(self, library: Any, store: Any, copies: int, *, elected: bool) -> None:
-        self._store, self._elected = store, elected
+    def __init__(self, library: Any, store: Any, copies: int, *, elected: bool, directory: str) -> None:
+        self._store, self._elected, self._directory = store, elected, directory
         self._segments: list[str] = []
         self._config = library.ReplicateConfig()
         self._config.replica_num = copies
@@ -144,6 +145,8 @@ class MooncakeClient:
         """
         if self._segments:
             self._store.unmount_and_free_segment(self._segments, 0)
+        if self._directory:
+            self._store.unmount_local_disk_segment(0)
         if self._elected:
             ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._store))
         else:
@@ -195,7 +198,7 @@ def connect(
     if store.setup(settings) != 0:
         store.close()
         return None
-    client = MooncakeClient(binding, store, copies, elected=master.startswith(ETCD))
+    client = MooncakeClient(binding, store, copies, elected=master.startswith(ETCD), directory=directory)
     if segment and not client.give(segment, network.protocol):
         client.close()
         return None

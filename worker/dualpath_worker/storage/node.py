@@ -29,6 +29,7 @@ T = TypeVar("T")
 
 STAGING = 1 << 30
 """Memory of a node with medium NVMe."""
+_FILE = (16 << 20, 256 << 20)  # least and most bytes of a file
 _PORTS = 16
 _USABLE = ((1024, 32767), (61000, 65535))  # the library refuses others
 _ASK_S = 2.0
@@ -97,6 +98,10 @@ def environment(settings: NodeSettings) -> None:
     os.environ |= {
         "MOONCAKE_OFFLOAD_FILE_STORAGE_PATH": settings.path,
         "MOONCAKE_OFFLOAD_TOTAL_SIZE_LIMIT_BYTES": str(settings.size),
+        "MOONCAKE_OFFLOAD_BUCKET_MAX_TOTAL_SIZE": str(settings.size),
+        "MOONCAKE_OFFLOAD_BUCKET_EVICTION_POLICY": "lru",
+        # a file is written when so much has come together; the store stops short of its limit by one file
+        "MOONCAKE_OFFLOAD_BUCKET_SIZE_LIMIT_BYTES": str(min(max(settings.size // 16, _FILE[0]), _FILE[1])),
         "MOONCAKE_OFFLOAD_HEARTBEAT_INTERVAL_SECONDS": "2",
     }
 
