@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from class_tools import ALL_OVER_TCP, cluster, ensure_nft, fabric, found, serving_probes
+from class_tools import ALL_OVER_TCP, FABRIC, cluster, ensure_nft, fabric, found, serving_probes
+
+from dualpath_api.spec.fabric import TrafficClasses
+from dualpath_worker.fabric.classes import both
+from dualpath_worker.fabric.queues import HANDLE
 
 AGENTS = Path(__file__).with_name("marked_agents.py")
 NOT_MARKED = "TCP is not known to be marked with the traffic classes"
@@ -81,3 +86,61 @@ def test_a_peer_that_does_not_serve_is_one_clear_message(net, tmp_path):
     code, told = fabric(net, "p0", "probe", "send", "--to", net.address("d0", "cnic0"))
     assert code == 1
     assert "probe serve" in told
+
+
+def roots(net, node: str, nic: str) -> list[str]:
+    """Kind and handle of a NIC's root queue."""
+    line = ["tc", "-j", "qdisc", "show", "dev", nic, "root"]
+    done = subprocess.run(net.command(node, line), capture_output=True, check=True)
+    return [f"{one['kind']} {one['handle']}" for one in json.loads(done.stdout)]
+
+
+def test_queues_of_somebody_else_are_replaced_when_asked_for_and_never_removed(net, tmp_path):
+    config = cluster(tmp_path, net, "p0")
+    theirs = [
+        "qdisc replace dev cnic0 root handle 1: htb default 10",
+        "class replace dev cnic0 parent 1: classid 1:10 htb rate 8mbit",
+        "qdisc replace dev cnic0 parent 1:10 handle 10: bfifo limit 100000",
+    ]
+    for line in theirs:
+        subprocess.run(net.command("p0", ["tc", *line.split()]), check=True)
+    code, told = fabric(net, "p0", "classes", "remove", "--config", config)
+    assert code == 2
+    assert "somebody else has made them" in told
+    assert roots(net, "p0", "cnic0") == ["htb 1:"]
+    assert found(net, "p0", config)[2] == [NOT_MARKED, NOT_WEIGHED]
+    assert fabric(net, "p0", "classes", "apply", "--config", config) == (0, "")
+    assert roots(net, "p0", "cnic0") == [f"htb {HANDLE}"]
+    assert found(net, "p0", config) == (0, [], [])
+
+
+def test_queues_that_were_half_made_are_made_anew_and_can_be_removed(net, tmp_path):
+    config = cluster(tmp_path, net, "p0")
+    half = net.command("p0", ["tc", "qdisc", "replace", "dev", "cnic0", "root", "handle", HANDLE, "htb"])
+    subprocess.run(half, check=True)
+    assert fabric(net, "p0", "classes", "apply", "--config", config) == (0, "")
+    assert found(net, "p0", config) == (0, [], [])
+    assert fabric(net, "p0", "classes", "remove", "--config", config) == (0, "")
+    subprocess.run(half, check=True)
+    assert fabric(net, "p0", "classes", "remove", "--config", config) == (0, "")
+    assert f"htb {HANDLE}" not in roots(net, "p0", "cnic0")
+
+
+def test_probes_carry_the_mark_of_their_class_over_ipv6_as_well(net):
+    rules = [f"tcp dport {each.ports[1]} ip6 dscp {each.dscp} counter" for each in both(TrafficClasses())]
+    chain = "\n".join(["type filter hook output priority 0;", *rules])
+    table = f"table inet seen {{\nchain sent {{\n{chain}\n}}\n}}"
+    subprocess.run(net.command("p0", ["nft", table]), check=True)
+    serve = [*FABRIC, "probe", "serve", "--address", "::1"]
+    serving = net.run("p0", serve, stdout=subprocess.PIPE, text=True)
+    assert serving.stdout.readline() == "serving\n"
+    assert fabric(net, "p0", "probe", "send", "--to", "::1")[0] == 0
+    serving.terminate()
+    serving.communicate(timeout=30)
+    listed = subprocess.run(
+        net.command("p0", ["nft", "-j", "list", "table", "inet", "seen"]), capture_output=True, check=True
+    )
+    rules = [item["rule"]["expr"] for item in json.loads(listed.stdout)["nftables"] if "rule" in item]
+    counted = [part["counter"]["bytes"] for rule in rules for part in rule if "counter" in part]
+    assert len(counted) == 2
+    assert all(count > 1 << 20 for count in counted)

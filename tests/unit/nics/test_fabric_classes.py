@@ -131,7 +131,7 @@ def test_tcp_that_is_not_marked_or_shaped_is_told_with_all_lines(tmp_path, monke
     spec = spec_of(compute("snic0", 10**9), trafficClasses={})
     marked, shaped = check_classes(spec, {}, Machine(sysfs=bed.root))
     assert "tcp dport 20480-21503 ip dscp set 8" in marked.remedy
-    assert "tc class replace dev snic0 parent 1:1 classid 1:20 htb rate 9700000bit ceil 970000000bit" in (
+    assert "tc class replace dev snic0 parent d0a:1 classid d0a:20 htb rate 9700000bit ceil 970000000bit" in (
         shaped.remedy
     )
 

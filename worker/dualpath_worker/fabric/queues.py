@@ -17,6 +17,9 @@ from dualpath_api.spec.fabric import TrafficClasses
 from dualpath_worker.fabric.classes import Class, both
 
 TABLE = "dualpath"
+HANDLE = "d0a:"
+"""Of our root queue: it tells ours from those that somebody else has made, which mostly are 1:."""
+
 _MINOR = {"inference": "10", "kv": "20"}
 _BURST_S, _LEAST_BURST = 0.01, 128 << 10
 _QUEUE_S, _LEAST_QUEUE = 0.02, 256 << 10
@@ -72,19 +75,20 @@ def tc_lines(spec: TrafficClasses, device: str, rate_bps: int) -> list[str]:
         )
 
     lines = [
-        f"qdisc replace dev {device} root handle 1: htb default {_MINOR['inference']}",
-        f"class replace dev {device} parent 1: classid 1:1 htb {rate(100)} quantum {_QUANTUM}",
+        f"qdisc replace dev {device} root handle {HANDLE} htb default {_MINOR['inference']}",
+        f"class replace dev {device} parent {HANDLE} classid {HANDLE}1 htb {rate(100)} quantum {_QUANTUM}",
     ]
     for each, order in ((inference, 0), (kv, 7)):
         minor = _MINOR[each.name]
         limit = max(int(rate_bps / 8 * _QUEUE_S), _LEAST_QUEUE)
-        mark = f"0x{each.traffic_class:02x} 0xfc flowid 1:{minor}"
+        mark = f"0x{each.traffic_class:02x} 0xfc flowid {HANDLE}{minor}"
         lines += [
-            f"class replace dev {device} parent 1:1 classid 1:{minor} htb {rate(each.percent)}"
+            f"class replace dev {device} parent {HANDLE}1 classid {HANDLE}{minor} htb {rate(each.percent)}"
             f" prio {order} quantum {_QUANTUM}",
-            f"qdisc replace dev {device} parent 1:{minor} handle {minor}: bfifo limit {limit}",
-            f"filter replace dev {device} parent 1: protocol ip prio {order + 1} u32 match ip dsfield {mark}",
-            f"filter replace dev {device} parent 1: protocol ipv6 prio {order + 2} u32"
+            f"qdisc replace dev {device} parent {HANDLE}{minor} handle {minor}: bfifo limit {limit}",
+            f"filter replace dev {device} parent {HANDLE} protocol ip prio {order + 1} u32"
+            f" match ip dsfield {mark}",
+            f"filter replace dev {device} parent {HANDLE} protocol ipv6 prio {order + 2} u32"
             f" match ip6 priority {mark}",
         ]
     return lines
@@ -97,18 +101,31 @@ def apply_marks(spec: TrafficClasses) -> None:
 
 def apply_queues(spec: TrafficClasses, device: str, rate_bps: int) -> None:
     """Shape a device of this network namespace, in place of what is there. Raises UnsupportedError."""
-    if queues(device):  # HTB cannot be replaced by HTB
+    if _root(device).get("handle") == HANDLE:  # ours, maybe half made; all else is replaced by the handle
         _run(["tc", "qdisc", "del", "dev", device, "root"], "")
     _run(["tc", "-batch", "-"], "\n".join(tc_lines(spec, device, rate_bps)) + "\n")
 
 
 def remove(*devices: str) -> None:
-    """Take the marks back, and the queues of devices; what is not there is not missed."""
+    """Take the marks back, and our queues of devices; what is not there is not missed.
+
+    Raises UnsupportedError for a device that somebody else shapes by HTB, once all of ours is gone.
+    """
     if _program("nft"):
         _run(["nft", "-f", "-"], f"table inet {TABLE} {{ }}\ndelete table inet {TABLE}\n")
+    foreign = {}
     for device in devices:
-        if queues(device):
+        root = _root(device)
+        if root.get("handle") == HANDLE:
             _run(["tc", "qdisc", "del", "dev", device, "root"], "")
+        elif root.get("kind") == "htb":
+            foreign[device] = root["handle"]
+    for device, handle in foreign.items():
+        raise UnsupportedError(
+            f"the queues of {device} are left as they are",
+            cause=f"somebody else has made them: HTB with the handle {handle}, where ours is {HANDLE}",
+            remedy=f"if nobody needs them: tc qdisc del dev {device} root",
+        )
 
 
 def marks() -> dict[str, int]:
@@ -123,17 +140,24 @@ def marks() -> dict[str, int]:
 
 def queues(device: str) -> dict[str, Sent]:
     """What each class of a device has sent; empty: it is not shaped by us. Raises UnsupportedError."""
-    listed: list[dict[str, Any]] = json.loads(
-        _run(["tc", "-s", "-j", "qdisc", "show", "dev", device], "") or "[]"
-    )
-    if not any(one["kind"] == "htb" and one["handle"] == "1:" for one in listed):
-        return {}
-    names = {f"1:{minor}": name for name, minor in _MINOR.items()}
+    names = {f"{HANDLE}{minor}": name for name, minor in _MINOR.items()}
     return {
         names[one["parent"]]: Sent(bytes=one["bytes"], packets=one["packets"], dropped=one["drops"])
-        for one in listed
+        for one in _queues_of(device)
         if one.get("parent") in names
     }
+
+
+def _root(device: str) -> dict[str, Any]:
+    """Its root queue as tc tells it; empty: none."""
+    return next((one for one in _queues_of(device) if one.get("root")), {})
+
+
+def _queues_of(device: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = json.loads(
+        _run(["tc", "-s", "-j", "qdisc", "show", "dev", device], "") or "[]"
+    )
+    return found
 
 
 def _program(name: str) -> str | None:
