@@ -76,6 +76,11 @@ def probe(serve: str | None, to: str | None, seconds: float, kv_flows: int, conf
 def _run(name: str, words: Sequence[str]) -> Any:
     """One command of the worker's; its exit code is ours."""
     from dualpath_worker.fabric import command
+    from dualpath_worker.fabric.probe import ProbeError
 
-    code = {"check": command.check, "classes": command.classes, "probe": command.probe}[name](words)
+    try:
+        code = {"check": command.check, "classes": command.classes, "probe": command.probe}[name](words)
+    except ProbeError as error:  # of the network, not of what was asked for
+        click.echo(f"error: {error}", err=True)
+        code = 1
     click.get_current_context().exit(code)

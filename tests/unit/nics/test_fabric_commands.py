@@ -6,6 +6,7 @@ import pytest
 from click.testing import CliRunner
 
 from dualpath_cli.main import main
+from dualpath_worker.fabric import command
 
 
 def cluster(folder, match, **fabric):
@@ -42,20 +43,32 @@ def test_lines_are_printed_for_the_compute_nics_of_the_file(tmp_path):
     done = run("classes", "lines", cluster(tmp_path, "lo"))
     assert done.exit_code == 0
     assert done.stdout.startswith("table inet dualpath {")
-    assert "tc qdisc replace dev lo root handle 1: htb default 10" in done.stdout
+    assert "tc qdisc replace dev lo root handle d0a: htb default 10" in done.stdout
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "told", "code"),
     [
-        (["probe"], "use just one of --serve and --to"),
-        (["probe", "--serve", "192.0.2.1"], "cannot receive probes on 192.0.2.1"),
-        (["probe", "--to", "127.0.0.1"], "cannot be measured"),
-        (["check", "/none"], "does not exist"),
+        (["probe"], "use just one of --serve and --to", 2),
+        (["probe", "--serve", "192.0.2.1"], "cannot receive probes on 192.0.2.1", 2),
+        (["probe", "--to", "127.0.0.1"], "cannot be measured", 1),
+        (["check", "/none"], "does not exist", 2),
     ],
 )
-def test_what_cannot_be_done_is_one_message(words, told):
+def test_what_cannot_be_done_is_one_message(words, told, code):
     done = run(*words)
-    assert done.exit_code in (1, 2)
+    assert done.exit_code == code
     assert told in done.stderr
     assert "Traceback" not in done.output
+
+
+@pytest.mark.parametrize(
+    ("words", "theirs"),
+    [
+        (["probe", "--to", "127.0.0.1"], ["probe", "send", "--to", "127.0.0.1"]),
+        (["probe", "--serve", "192.0.2.1"], ["probe", "serve", "--address", "192.0.2.1"]),
+    ],
+)
+def test_both_ways_to_call_a_probe_fail_alike(words, theirs, capsys):
+    assert run(*words).exit_code == command.main(theirs)
+    assert "Traceback" not in capsys.readouterr().err
