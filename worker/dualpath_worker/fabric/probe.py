@@ -21,6 +21,9 @@ from dualpath_api.spec.fabric import TrafficClasses
 from dualpath_worker.fabric.classes import Class, both
 
 CONNECT_S = 3.0
+LONGEST_S = 3600.0
+"""Flows that announce more are not of ours."""
+
 _PIECE = 256 << 10
 _SKIPPED_S = 0.3
 """From the begin of a flow, while windows grow, the receiver does not time it."""
@@ -83,11 +86,12 @@ def serving(classes: TrafficClasses, address: str) -> Iterator[None]:
                     remedy="give an address of this machine, and run one server of probes on it",
                 ) from None
             servers.append(server)
-            server.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, each.traffic_class)  # inherited
+            _mark(server, each)  # inherited
             threading.Thread(target=_accept, args=(server,), name=f"probe-{each.name}", daemon=True).start()
         yield
     finally:
         for server in servers:
+            server.shutdown(socket.SHUT_RDWR)  # wakes who accepts, who would keep the port
             server.close()
 
 
@@ -101,14 +105,18 @@ def _accept(server: socket.socket) -> None:
 
 
 def _receive(connection: socket.socket) -> None:
-    """Count for as long as the sender sends, then tell it.
+    """Count for as long as the sender sends, then tell it; who is silent for longer than a flow is left.
 
     What arrives later comes out of buffers, when other flows have ended; it would flatter this one.
     """
     buffer, began, timed = memoryview(bytearray(_PIECE)), time.monotonic(), 0
     with connection:
         try:
-            (seconds,) = struct.unpack("=d", connection.recv(8, socket.MSG_WAITALL))
+            connection.settimeout(CONNECT_S)
+            (seconds,) = struct.unpack("=d", connection.recv(8))  # one segment: it is the first
+            if not 0 < seconds <= LONGEST_S:
+                return
+            connection.settimeout(seconds + CONNECT_S)
             first, last = began + _SKIPPED_S, began + seconds
             while count := connection.recv_into(buffer):
                 if first <= time.monotonic() < last:
@@ -130,10 +138,10 @@ def measure(
     """Send to a peer's address, from our address `source` if given; `names`: only these classes.
 
     KV is sent in so many flows at once, as by several engines. Takes `seconds` for each class, and once more
-    for all together, at least a second. Raises ProbeError.
+    for all together, at least a second, at most an hour. Raises ProbeError.
     """
     wanted = [each for each in both(classes) if not names or each.name in names]
-    seconds = max(1.0, seconds)
+    seconds = min(max(1.0, seconds), LONGEST_S)
     flows = {each.name: kv_flows if each.name == "kv" else 1 for each in wanted}
     with ThreadPoolExecutor(sum(flows.values())) as pool:
 
@@ -165,7 +173,7 @@ def _send(each: Class, address: str, seconds: float, source: str) -> Flow:
     try:
         with socket.socket(_family(address), socket.SOCK_STREAM) as connection:
             connection.settimeout(CONNECT_S)
-            connection.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, each.traffic_class)
+            _mark(connection, each)
             if source:
                 connection.bind((source, 0))
             connection.connect((address, port_of(each)))
@@ -192,6 +200,14 @@ def _segments(connection: socket.socket) -> tuple[int, int]:
     (repeated,) = struct.unpack_from("=I", info, _TOTAL_RETRANS)
     (segments,) = struct.unpack_from("=I", info, _SEGS_OUT)
     return repeated, segments
+
+
+def _mark(connection: socket.socket, each: Class) -> None:
+    """Give its packets the DSCP of the class."""
+    if connection.family == socket.AF_INET6:
+        connection.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_TCLASS, each.traffic_class)
+    else:
+        connection.setsockopt(socket.IPPROTO_IP, socket.IP_TOS, each.traffic_class)
 
 
 def _family(address: str) -> socket.AddressFamily:
