@@ -7,6 +7,7 @@ import json
 from scripted_engine import LAYOUT, register, replaced
 
 from dualpath_api import wire
+from dualpath_api.cluster import PathMode
 from dualpath_api.report import ControlReport, decode_report, encode_report
 from dualpath_gateway.report import make_report
 from dualpath_gateway.scheduler.core import Scheduler
@@ -132,11 +133,31 @@ def test_what_keeps_reads_off_the_decode_side_is_told_once():
 
     missing = {"storage_nic": wire.StorageNic.MISSING}
     unnamed = {"storage_nic": wire.StorageNic.UNNAMED}
-    assert told("decode-0-0", node="a", **missing) == [
-        "decode-0-0 has no storage NIC that spec.nics names; its requests are PrefillOnly"
-    ]
+    assert told("decode-0-0", node="a", **missing) == ["decode-0-0 has no storage NIC that spec.nics names"]
     assert told("decode-1-0", node="a", **unnamed) == []  # one node: nothing passes a NIC
     assert told("decode-2-0", node="b", **unnamed) == [
-        "spec.nics names no storage NIC; requests between two nodes are PrefillOnly"
+        "spec.nics names no storage NIC, and a request's two engines are on two nodes"
     ]
     assert told("decode-3-0", node="c", **unnamed) == []
+
+
+def test_nics_are_told_of_only_where_the_policy_in_use_needs_them():
+    made = scheduler()
+
+    def causes() -> list[object]:
+        return [effect.fields["cause"] for effect in made.take() if getattr(effect, "warning", False)]
+
+    made.tune(Tuning(path_policy=PathMode.DECODE_ONLY), 0.0)
+    made.engine_up(register("decode-0-0", wire.Role.DECODE, storage_nic=wire.StorageNic.MISSING), 0.0)
+    assert causes() == []
+    for policy in (PathMode.SPLIT, PathMode.AUTO):
+        made.tune(Tuning(path_policy=policy), 0.0)
+    assert causes() == ["decode-0-0 has no storage NIC that spec.nics names"]
+
+
+def test_what_was_told_of_engines_that_are_gone_is_forgotten():
+    made = scheduler()
+    for n in range(3):
+        made.engine_up(register(f"d-{n}", wire.Role.DECODE, storage_nic=wire.StorageNic.MISSING), 0.0)
+        made.engine_lost(f"d-{n}", "it ended", 1.0)
+    assert made.world.warned == set()

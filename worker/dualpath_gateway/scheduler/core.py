@@ -28,7 +28,7 @@ from dualpath_gateway.scheduler import flow, matching, placing, recovery
 from dualpath_gateway.scheduler.effects import Effect, FailureKind
 from dualpath_gateway.scheduler.engine import Engine
 from dualpath_gateway.scheduler.model import Choice, Job, Patience, State, Turn
-from dualpath_gateway.scheduler.nics import tell_of_nics
+from dualpath_gateway.scheduler.nics import forget_nics, tell_of_nics
 from dualpath_gateway.scheduler.record import Record
 from dualpath_gateway.scheduler.world import World
 from dualpath_policy.model import Tuning
@@ -141,6 +141,7 @@ class Scheduler:
         for other in world.engines:
             world.send(other.name, PeerGone(engine=name, incarnation=engine.register.incarnation))
         world.pending.drop_engine(name)
+        forget_nics(world, name)
         for number in [number for number, query in world.queries.items() if query.engine == name]:
             job = world.jobs.get(world.queries.pop(number).job)
             if job and job.query == number:
@@ -184,7 +185,10 @@ class Scheduler:
 
     def tune(self, tuning: Tuning, now: float) -> None:
         """Use other settings from the next decision on."""
+        other_policy = tuning.path_policy is not self.world.tuning.path_policy
         self.world.tuning = tuning
+        for engine in self.world.engines if other_policy else ():
+            tell_of_nics(self.world, engine)
         placing.pump(self.world, now)
 
     def next_wakeup(self) -> float | None:

@@ -11,17 +11,22 @@ REMEDY = "let spec.nics name the storage NICs of all nodes"
 
 
 def tell_of_nics(world: World, engine: Engine) -> None:
-    """Warn when an engine comes whose reads the path policy cannot use; once for each cause."""
-    register = engine.register
-    if register.storage_nic is StorageNic.MISSING:
-        _warn(world, f"{engine.name} has no storage NIC that spec.nics names; its requests are PrefillOnly")
-    elif register.storage_nic is StorageNic.UNNAMED and world.tuning.path_policy is PathMode.AUTO:
+    """Warn of an engine with which the path policy in use cannot read on both sides; once for each cause."""
+    nic, policy = engine.register.storage_nic, world.tuning.path_policy
+    if nic is StorageNic.MISSING and policy in {PathMode.AUTO, PathMode.SPLIT}:
+        _warn(world, engine.name, f"{engine.name} has no storage NIC that spec.nics names")
+    elif nic is StorageNic.UNNAMED and policy is PathMode.AUTO:
         nodes = {other.register.node for other in world.engines}
         if len(nodes) > 1:
-            _warn(world, "spec.nics names no storage NIC; requests between two nodes are PrefillOnly")
+            _warn(world, "", "spec.nics names no storage NIC, and a request's two engines are on two nodes")
 
 
-def _warn(world: World, what: str) -> None:
-    if what not in world.warned:
-        world.warned.add(what)
-        world.warn("reads stay on the prefill side", cause=what, remedy=REMEDY)
+def forget_nics(world: World, name: str) -> None:
+    """The engine is gone; one that comes back is told of again."""
+    world.warned.discard(name)
+
+
+def _warn(world: World, about: str, cause: str) -> None:
+    if about not in world.warned:
+        world.warned.add(about)
+        world.warn("reads stay on the prefill side", cause=cause, remedy=REMEDY)

@@ -68,7 +68,7 @@ class World:
     numbers: int = 0  # assignment numbers given out
     query_numbers: int = 0
     orders: int = 0
-    warned: set[str] = field(default_factory=set)  # what is told once
+    warned: set[str] = field(default_factory=set)  # engines without a NIC; "": no rule names one
     _wakeups: list[tuple[float, str]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
