@@ -24,11 +24,12 @@ from dualpath_operator.sizing import Fleet, Signs, Sized, size
 from dualpath_policy import RetuneKnobs, SideTraffic, Traffic, TuneReason, Tuning, next_tuning
 
 _NEVER = Judgement(status=None, reason="NoTelemetry", message="no report of the gateway yet")
-_NO_NICS = Judgement(
-    status=None,
-    reason="NicsNotNamed",
-    message="spec.nics names no storage NICs: reads are balanced by their queues alone",
-)
+_UNNAMED = {
+    PathMode.AUTO: "between two nodes reads stay on the prefill side, else queues alone balance them",
+    PathMode.SPLIT: "reads are balanced by their queues alone",
+}
+"""What becomes of reads where spec.nics names no storage NICs."""
+
 _HELD = {TuneReason.STALE, TuneReason.ONE_SIDED}
 _FIXED = "Fixed"
 
@@ -159,7 +160,7 @@ def _tune(cluster: Cluster, report: ControlReport | None, told: Told, moment: Mo
         message = f"{found.message} ({moment.problem})" if moment.problem else found.message
         judged = Judgement(status=found.reason not in _HELD, reason=str(found.reason), message=message)
         if found.reason is TuneReason.ONE_SIDED and not cluster.spec.nics:
-            judged = _NO_NICS
+            judged = _no_nics(cluster.spec.path_policy.mode)
         told = replace(told, tuned=judged, stepped_at=None if stale else moment.clock)
     share = ShareStatus(
         target=found.share_permille,
@@ -169,6 +170,11 @@ def _tune(cluster: Cluster, report: ControlReport | None, told: Told, moment: Mo
     )
     paths = told.paths.model_copy(update={"decode_share_permille": share})
     return replace(told, tuning=_as_report(found.tuning), paths=paths)
+
+
+def _no_nics(mode: PathMode) -> Judgement:
+    message = f"spec.nics names no storage NICs: {_UNNAMED[mode]}"
+    return Judgement(status=None, reason="NicsNotNamed", message=message)
 
 
 def _knobs(cluster: Cluster) -> RetuneKnobs:

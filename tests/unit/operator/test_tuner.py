@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import msgspec
+import pytest
 from desired_world import LOCAL, changed, cluster_of
 from hypothesis import given
 from hypothesis import strategies as st
@@ -137,6 +138,17 @@ def test_whatever_gateways_report_the_status_stays_one(visits):
             assert 0 <= told.tuning.decode_min_permille <= told.tuning.decode_max_permille <= 1000
         pair = told.sized.planned
         assert pair is None or (1 <= pair.prefill <= 4 and 1 <= pair.decode <= 4)
+
+
+@pytest.mark.parametrize(
+    ("mode", "told"),
+    [("Auto", "between two nodes reads stay on the prefill side"), ("Split", "by their queues alone")],
+)
+def test_without_rules_for_nics_the_status_says_what_becomes_of_reads(mode, told):
+    cluster = cluster_of(changed({**LOCAL, "nics": []}, "spec.pathPolicy.mode", mode))
+    judged = step(cluster, ControlReport(), Told(), at(0)).tuned
+    assert judged.reason == "NicsNotNamed"
+    assert told in judged.message
 
 
 def test_noise_is_no_news():
