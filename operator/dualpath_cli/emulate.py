@@ -170,9 +170,10 @@ def status(name: str | None, as_json: bool) -> None:
     from dualpath_cli.emulation.wires import Wires
 
     iproute.check()
-    names = [name] if name else [one for one in places.names() if places.running(one)]
-    networks = [Wires(places.find(one)) for one in names]
-    listing.print_status([(network, system.api_of(network)) for network in networks], as_json=as_json)
+    with places.alone():  # so that none is half made, or goes meanwhile
+        states = [places.find(name)] if name else places.all_running()
+        networks = [Wires(state) for state in states]
+        listing.print_status([(network, system.api_of(network)) for network in networks], as_json=as_json)
 
 
 @emulate.command()

@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -142,6 +143,47 @@ def test_a_name_is_used_once(net):
     with pytest.raises(SpecError, match="running already"):
         Network(net._layout).start()
     assert Wires.of(net.name).links().keys() == net.links().keys()
+
+
+def waits_for_its_turn(pid: int) -> bool:
+    """Whether a process waits for `places.alone`; the kernel lists who waits behind an arrow."""
+    number = (places.ROOT / ".lock").stat().st_ino
+    waiting = [line.split() for line in Path("/proc/locks").read_text().splitlines() if "->" in line]
+    return any(words[5] == str(pid) and words[6].endswith(f":{number}") for words in waiting)
+
+
+def test_a_network_is_not_removed_while_another_is_made(make):
+    net = make()
+    closing = threading.Thread(target=net.close)
+    with places.alone():
+        closing.start()
+        until(lambda: waits_for_its_turn(os.getpid()), 30)
+        assert places.read(net.name) is not None
+        assert len(traces(net.name)) == 5
+    closing.join(60)
+    assert traces(net.name) == []
+
+
+def status(*words: str) -> subprocess.Popen[str]:
+    """A `dualpath emulate ... status`."""
+    line = [sys.executable, "-c", "from dualpath_cli.main import main; main()", "emulate", *words]
+    return subprocess.Popen([*line, "status", "--json"], stdout=subprocess.PIPE, text=True)
+
+
+def test_the_status_leaves_out_what_is_not_written_down_yet(net):
+    name = f"test-{os.getpid()}-begun"
+    with places.alone():
+        handle = places.lock(name)
+        asked = status()
+        until(lambda: waits_for_its_turn(asked.pid), 30)
+    try:
+        told = asked.communicate(timeout=60)[0]
+        assert asked.returncode == 0
+        assert net.name in told
+        assert name not in told
+    finally:
+        os.close(handle)
+        places.forget(name)
 
 
 def test_this_machine_reaches_every_node_and_no_node_reaches_beyond(net):

@@ -76,16 +76,21 @@ class Network(Wires):
                 self.state.write()
                 _make(self.state, self._layout)
             except BaseException:
-                self.close()
+                self._remove()
                 raise
 
     def close(self) -> None:
         """End all processes in it and remove all of it."""
         if self._lock is None:
             return
+        with places.alone():  # who starts one of this name meanwhile would lose its files
+            self._remove()
+
+    def _remove(self) -> None:
         leftovers.remove(self.state)
-        os.close(self._lock)
-        self._lock = None
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
 
 def plan(layout: Layout, slot: int) -> State:

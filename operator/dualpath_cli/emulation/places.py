@@ -129,6 +129,11 @@ def forget(name: str) -> None:
     shutil.rmtree(ROOT / name, ignore_errors=True)
 
 
+def all_running() -> list[State]:
+    """Those whose owner lives, without any that is not written down yet."""
+    return [state for name in names() if running(name) and (state := read(name)) is not None]
+
+
 def find(name: str | None) -> State:
     """The running network of that name; without a name the only one. Raises SpecError."""
     found = [one for one in names() if running(one)]
