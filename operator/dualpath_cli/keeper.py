@@ -38,6 +38,11 @@ class Watcher(Protocol):
         """A process cannot be started."""
 
 
+def always(command: Command) -> Callable[[], Command]:
+    """For a process that is started in the same way each time."""
+    return lambda: command
+
+
 class Keeper:
     """One process that should be running. `command` is asked before each start."""
 

@@ -11,7 +11,6 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +18,7 @@ from dualpath_api.errors import SpecError
 from dualpath_api.logs import set_up_logging
 from dualpath_api.units import parse_bytes
 from dualpath_cli.checks import reachable
-from dualpath_cli.keeper import REFUSED, Keeper
+from dualpath_cli.keeper import REFUSED, Keeper, always
 from dualpath_cli.process import Command
 
 log = logging.getLogger("dualpath")
@@ -159,7 +158,7 @@ class _Store:
     async def _start(self) -> None:
         for group in commands(self._options, self._folder):
             self._ready |= {command.name: asyncio.Event() for command in group}
-            self._groups.append([Keeper(partial(_same, command), self) for command in group])
+            self._groups.append([Keeper(always(command), self) for command in group])
             for command in group:
                 await self._ready[command.name].wait()
         content = {"endpoint": self._options.endpoint, "pids": self._pids, "masters": self._masters()}
@@ -198,7 +197,3 @@ class _Store:
     def gave_up(self, name: str, reason: str, code: int) -> None:
         log.error("%s; giving up", reason)
         self._decide(REFUSED if code == REFUSED else 1)
-
-
-def _same(command: Command) -> Command:
-    return command

@@ -20,7 +20,7 @@ from typing import Any
 
 from dualpath_api.logs import set_up_logging
 from dualpath_cli import readyfile
-from dualpath_cli.keeper import REFUSED, Keeper
+from dualpath_cli.keeper import REFUSED, Keeper, always
 from dualpath_cli.plan import EngineName, Plan
 from dualpath_cli.process import Command
 
@@ -86,7 +86,7 @@ class Supervisor:
         self._keepers["gateway"] = Keeper(lambda: self._plan.gateway(self._port), self)
         for stage in self._plan.services:
             for service in stage:
-                self._keepers[service.name] = Keeper(partial(_same, service), self)
+                self._keepers[service.name] = Keeper(always(service), self)
             for service in stage:
                 await self._serves[service.name].wait()
         await self._serves["gateway"].wait()
@@ -218,10 +218,6 @@ class Supervisor:
         """Print a line of JSON, where events are asked for."""
         if self._plan.options.as_json:
             _print(json.dumps({"event": event, **fields}))
-
-
-def _same(command: Command) -> Command:
-    return command
 
 
 def _print(line: str) -> None:
