@@ -18,6 +18,7 @@ from waiting import until
 
 from dualpath_api.keys import KvLayout
 from dualpath_worker.storage import FilesStore
+from dualpath_worker.storage.base import ReadResult
 from dualpath_worker.storage.blockfile import BlockFormat
 from dualpath_worker.storage.mooncake import MooncakeStore, Patience
 from dualpath_worker.storage.mooncake_client import TCP
@@ -191,7 +192,7 @@ BEDS = {"files": FilesBed, "files-and-tier": TierBed, "mooncake": MooncakeBed}
 
 
 def read(store, key):
-    """One block: (result, bytes)."""
+    """One block: (result, bytes). From memory or not: a hit is a hit."""
     buffer = np.zeros(SIZE, np.uint8)
     (result,) = store.read_full([key], [buffer.data])
-    return result, buffer
+    return ReadResult.HIT if result.ok else result, buffer

@@ -212,11 +212,12 @@ def test_a_wrong_usage_figure_is_put_right_by_the_next_eviction(open_files, bloc
 
 
 def test_scratch_of_a_dead_process_is_swept_and_that_of_a_live_one_is_not(open_files, tmp_path):
-    live = open_files()
     dead = tmp_path / f"kv/scratch/{kernel()}-12345-abcdef.lock"
+    dead.parent.mkdir(parents=True)
     dead.touch()
     dead.with_suffix("").mkdir()
     (dead.with_suffix("") / "0").write_bytes(b"half a block")
+    live = open_files()
     open_files()
     patience = time.monotonic() + 30
     while dead.exists() or dead.with_suffix("").exists():

@@ -1,5 +1,6 @@
 """What stands between a caller and a library that hangs: the pool of calls, landings, suspects, packed blocks."""
 
+import asyncio
 import threading
 
 import numpy as np
@@ -49,6 +50,16 @@ def test_a_hung_call_leaves_the_others_alone_until_there_are_too_many(gate):
     gate.set()
     assert [future.result(30) for future in hung] == [True] * 3
     until(lambda: calls.submit(lambda: 7).result(30) == 7)
+
+
+async def test_one_who_stops_waiting_does_not_harm_the_pool(gate):
+    calls = CallPool(2, "test")
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(asyncio.wrap_future(calls.submit(gate.wait)), 0.01)
+    gate.set()
+    assert await asyncio.to_thread(calls.wait_idle, 30)
+    assert [calls.submit(lambda: 7).result(30) for _ in range(5)] == [7] * 5
+    calls.close()
 
 
 def test_a_landing_is_used_by_one_at_a_time_and_a_lost_one_never_again():

@@ -23,6 +23,7 @@ class ReadResult(StrEnum):
     """What became of one block that was to be read; anything but HIT leaves garbage in the buffer."""
 
     HIT = "hit"
+    HELD = "held"  # was in memory already: says nothing about the medium
     MISS = "miss"  # not there
     CORRUPT = "corrupt"  # was there, with other bytes than were written; it has been deleted
     ERROR = "error"  # the medium failed
@@ -30,7 +31,7 @@ class ReadResult(StrEnum):
     @property
     def ok(self) -> bool:
         """Whether the buffer holds the block."""
-        return self is ReadResult.HIT
+        return self in (ReadResult.HIT, ReadResult.HELD)
 
 
 class WriteResult(StrEnum):

@@ -61,14 +61,17 @@ class CallPool:
     def _work(self) -> None:
         while (job := self._queue.get()) is not None:
             future, call = job
+            wanted = future.set_running_or_notify_cancel()  # from here on it cannot be cancelled
             result = error = None
             try:
-                result = call()
+                result = call() if wanted else None
             except Exception as raised:
                 error = raised
             with self._returned:
                 self._outstanding -= 1
                 self._returned.notify_all()
+            if not wanted:
+                continue
             if error is not None:
                 future.set_exception(error)
             else:

@@ -8,14 +8,15 @@ from __future__ import annotations
 import itertools
 import json
 import time
-import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from http.client import HTTPException
 from typing import Any
 from urllib.parse import urlsplit
 
 from dualpath_api.errors import SpecError
 from dualpath_worker.storage.mooncake_client import TCP, MooncakeClient, connect, own_address
+from dualpath_worker.storage.mooncake_link import DIRECT
 
 _ASK_S = 10.0
 _POLL_S = 0.2
@@ -34,9 +35,17 @@ class Drained:
 
 def status_of(url: str) -> Mapping[str, Any]:
     """What a master says; `url` is that of its metrics port. Raises SpecError if there is none."""
-    answer = json.loads(_fetched(f"{url}/status"))
-    if not isinstance(answer, dict) or "role" not in answer:
-        raise SpecError(f"{url} is no master of a store", cause="it says so", remedy="give another --master")
+    text = _fetched(f"{url}/status")
+    try:
+        answer = json.loads(text)
+    except ValueError:
+        answer = None
+    if not isinstance(answer, dict) or not {"role", "serving"} <= answer.keys():
+        raise SpecError(
+            f"{url} is no master of a store",
+            cause="something else answers there",
+            remedy="give the address of a master's metrics port with --master",
+        )
     return answer
 
 
@@ -116,9 +125,9 @@ def _batches(blocks: Sequence[str]) -> Iterator[tuple[int, Sequence[str]]]:
 
 def _fetched(url: str) -> str:
     try:
-        with urllib.request.urlopen(url, timeout=_ASK_S) as answer:
+        with DIRECT.open(url, timeout=_ASK_S) as answer:
             return str(answer.read().decode())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, HTTPException) as error:
         raise SpecError(
             f"no master of a store answers at {url}",
             cause=str(getattr(error, "reason", error)),

@@ -146,7 +146,7 @@ class ReadQueue:
         size = batch.into[place].nbytes
         with self._lock:
             batch.running -= 1
-            if result.ok and seconds > 0:
+            if result is ReadResult.HIT and seconds > 0:
                 self.rate += 0.1 * (size / seconds - self.rate)
             if not batch.answered:
                 batch.results[place] = result

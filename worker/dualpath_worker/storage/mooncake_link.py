@@ -14,12 +14,21 @@ import urllib.request
 from collections.abc import Sequence
 from http.client import HTTPException
 
-from dualpath_worker.storage.mooncake_client import ETCD, MooncakeClient, StoreNetwork, connect, own_address
+from dualpath_worker.storage.mooncake_client import (
+    ETCD,
+    MooncakeClient,
+    StoreNetwork,
+    connect,
+    library,
+    own_address,
+)
 
 log = logging.getLogger(__name__)
 
 RETRY_S = 2.0
 _PROBE_S = 1.0
+DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+"""Asks without a proxy: the store is inside."""
 
 
 class StoreLink:
@@ -36,6 +45,7 @@ class StoreLink:
         port: int = 0,
     ) -> None:
         """Raises UnsupportedError where there is no library. The others as `mooncake_client.connect`."""
+        library()
         self._endpoints, self._network, self._copies = tuple(endpoints), network, copies
         self._segment, self._directory, self._port = segment, directory, port
         self.client: MooncakeClient | None = None
@@ -98,7 +108,7 @@ def masters(endpoints: Sequence[str]) -> list[str]:
 def is_etcd(endpoint: str) -> bool:
     """Whether an etcd answers there."""
     try:
-        with urllib.request.urlopen(f"http://{endpoint}/version", timeout=_PROBE_S) as answer:
+        with DIRECT.open(f"http://{endpoint}/version", timeout=_PROBE_S) as answer:
             return "etcdserver" in json.load(answer)
     except (OSError, ValueError, HTTPException):  # a master does not speak HTTP
         return False

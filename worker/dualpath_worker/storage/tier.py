@@ -67,7 +67,7 @@ class DramTier:
             np.frombuffer(into, np.uint8)[:] = self._memory[place.number]
             self._unpin(place)
             self._counts.add(tier_blocks=1, tier_bytes=into.nbytes)
-            return ReadResult.HIT
+            return ReadResult.HELD
         (result,) = self._inner.read_full([key], [into])
         if result is ReadResult.HIT:
             self._keep(key, [into])
@@ -83,7 +83,7 @@ class DramTier:
             np.frombuffer(part, np.uint8)[:] = rows[layer]
         self._unpin(place)
         self._counts.add(tier_blocks=1, tier_bytes=sum(part.nbytes for part in into))
-        return ReadResult.HIT
+        return ReadResult.HELD
 
     # ------------------------------------------------------------ writing
 
