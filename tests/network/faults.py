@@ -24,7 +24,7 @@ from pathlib import Path
 from subprocess import PIPE
 
 from checkpoints import cached_checkpoint
-from client import BLOCK, blocks_used, call, fresh
+from client import BLOCK, blocks_used, call, fresh, metric
 from fault_load import WINDOW_S, Load, Outcome, Prompt, prompts
 from rich.console import Console
 from rich.table import Table
@@ -139,7 +139,14 @@ def corrupted(cluster: Emulated) -> Callable[[], None]:
     if not told.strip() or int(told) == 0:
         raise RuntimeError(f"no block was corrupted (exit code {process.returncode})")
     console.print(f"{told.strip()} of {len(keys)} blocks were corrupted")
-    return lambda: None
+
+    def end() -> None:
+        engines = [name for name in cluster.pids if name.startswith(("prefill", "decode"))]
+        seen = sum(metric(cluster, e, "dualpath_storage_errors_total", kind="corrupt") for e in engines)
+        if not seen:
+            raise RuntimeError("nobody has read a corrupt block")
+
+    return end
 
 
 def filled(cluster: Emulated) -> Callable[[], None]:
@@ -189,7 +196,7 @@ FAULTS = (
     *(Fault(f"cut {nic}", cut(nic), LASTS_S) for nic in (
         "p0.snic0", "p0.cnic0", "d0.snic0", "d0.cnic0", "s1.snic0",
     )),
-    Fault("corrupt 1 % of blocks", corrupted),
+    Fault("corrupt 1 % of blocks", corrupted, LASTS_S),
     Fault("store full", filled, 3 * LASTS_S),
     Fault("restart storm", storm),
 )  # fmt: skip
