@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import signal
 import sys
@@ -17,7 +16,8 @@ from typing import Any
 from dualpath_api.errors import SpecError
 from dualpath_api.logs import set_up_logging
 from dualpath_api.units import parse_bytes
-from dualpath_cli.checks import reachable
+from dualpath_cli import readyfile
+from dualpath_cli.checks import check_ready_file, reachable
 from dualpath_cli.keeper import REFUSED, Keeper, always
 from dualpath_cli.process import Command
 
@@ -76,6 +76,7 @@ def run_store(options: StoreOptions) -> int:
     set_up_logging("storage", options.log_form)
     if options.medium == "NVMe" and options.path is None:
         raise SpecError("medium NVMe needs a directory", cause="no --path", remedy="give one with --path DIR")
+    check_ready_file(options.ready_file)
     with contextlib.ExitStack() as held:
         folder = options.path or Path(
             held.enter_context(tempfile.TemporaryDirectory(prefix="dualpath-store-"))
@@ -146,6 +147,7 @@ class _Store:
         for number in (signal.SIGINT, signal.SIGTERM):
             asyncio.get_running_loop().add_signal_handler(number, self._decide, 0)
         starting = asyncio.create_task(self._start())
+        starting.add_done_callback(self._has_started)
         try:
             return await self._decided
         finally:
@@ -163,11 +165,14 @@ class _Store:
                 await self._ready[command.name].wait()
         content = {"endpoint": self._options.endpoint, "pids": self._pids, "masters": self._masters()}
         if self._options.ready_file:
-            scratch = self._options.ready_file.with_suffix(".tmp")
-            scratch.write_text(json.dumps(content))
-            scratch.rename(self._options.ready_file)
+            readyfile.write(self._options.ready_file, content)
         sys.stdout.write(f"ready {self._options.endpoint}\n")
         sys.stdout.flush()
+
+    def _has_started(self, starting: asyncio.Task[None]) -> None:
+        if not starting.cancelled() and (error := starting.exception()) is not None:
+            log.error("the store runs and cannot say so: %s", error)
+            self._decide(1)
 
     def _masters(self) -> list[str]:
         first = self._options.metrics_port

@@ -140,7 +140,9 @@ def test_with_an_etcd_a_second_master_takes_over(run_up, tmp_path):
         (["up", "--medium", "NVMe"], "medium NVMe needs a directory"),
         (["up", "--size", "much"], "--size much is no size"),
         (["up", "--size", "1Ki"], "a node keeps at least 16Mi"),
+        (["up", "--ready-file", "/missing/x"], "cannot be written"),
         (["drain", "x", "--master", "127.0.0.1:1"], "leads a store"),
+        (["status", "--master", "127.0.0.1:port"], "no master of a store answers"),
     ],
 )
 def test_what_cannot_be_done_is_said(arguments, complaint):
