@@ -23,6 +23,9 @@ ACCOUNT = "operator"
 LEASE = "dualpath-operator"
 WRITES = frozenset({"create", "update", "patch", "delete", "deletecollection"})
 BOOKKEEPING = frozenset({"leases", "events"})
+PATIENT: Object = {"leaderElection": {"leaseDuration": "60s", "renewDeadline": "40s"}}
+"""For operators that nobody takes over from: one that a busy machine holds up still leads."""
+
 ROLE: Object = {"resources": {"dramBuffer": "16Mi", "kvCache": "16Mi"}}
 
 

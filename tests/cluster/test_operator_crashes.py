@@ -21,7 +21,7 @@ from forked_operators import Operator
 from kube_api import Object
 from kube_objects import MakeNamespace
 from normalised import normalised
-from stories import CLUSTERS, Bed, Site, settled, spec
+from stories import CLUSTERS, PATIENT, Bed, Site, settled, spec
 from waiting import until
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "crash-points.md"
@@ -114,7 +114,7 @@ def make_run(bed: Bed, make_namespace: MakeNamespace) -> Iterator[Callable[[], R
             proxy = stack.enter_context(bed.plane.chaos_proxy())
             site = Site(bed, make_namespace(), server=proxy.url)
             stack.callback(site.stop)
-            return Run(site, proxy, site.operator())
+            return Run(site, proxy, site.operator(**PATIENT))
 
         yield make
 

@@ -10,7 +10,7 @@ import pytest
 from chaos_proxy import MUTATING, ChaosProxy, Fault
 from kube_objects import MakeNamespace
 from normalised import normalised
-from stories import CLUSTERS, Bed, Site, settled, spec
+from stories import CLUSTERS, PATIENT, Bed, Site, settled, spec
 from waiting import until
 
 Outcome = dict[str, dict[str, dict[str, object]]]
@@ -88,7 +88,7 @@ def test_whatever_the_api_server_does_to_the_operator_the_same_comes_of_a_cluste
             proxy = stack.enter_context(bed.plane.chaos_proxy())
             site = Site(bed, make_namespace(), server=proxy.url)
             stack.callback(site.stop)
-            site.operator()
+            site.operator(**PATIENT)
             played[name] = pool.submit(play, site, proxy, harm)
         wrong = {name: error for name, future in played.items() if (error := future.exception())}
         assert not wrong
