@@ -1,6 +1,6 @@
 # Every target sets up what it needs (scripts/setup.sh: quick when nothing has changed).
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-cluster check crds docs bench-engine bench-operator bench-network bench-classes test-faults clean
+.PHONY: help setup demo test test-cluster check crds docs bench-engine bench-operator bench-network bench-replay bench-classes test-faults clean
 PYTHON_OF_VENV := .venv/bin/python
 
 help: ## List the targets
@@ -42,6 +42,9 @@ bench-operator: setup ## Measure the operator with 500 clusters on fake nodes; A
 
 bench-network: setup ## Measure both paths over rate-limited NICs (root); ARGS="--only 1P1D" for a quick look
 	@PYTHONPATH=examples:benchmarks $(PYTHON_OF_VENV) benchmarks/network.py $(ARGS)
+
+bench-replay: setup ## Replay recorded coding sessions over rate-limited NICs (root); ARGS="--sessions 4" for a quick look
+	@PYTHONPATH=examples:benchmarks $(PYTHON_OF_VENV) benchmarks/replay.py $(ARGS)
 
 bench-classes: setup ## Measure inference traffic beside saturating KV traffic, with and without classes (root)
 	@PYTHONPATH=tests/network $(PYTHON_OF_VENV) benchmarks/traffic_classes.py $(ARGS)

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -16,15 +14,6 @@ from dualpath_cli.emulation.network import Network
 
 FABRIC = (sys.executable, "-P", "-m", "dualpath_worker.fabric")
 ALL_OVER_TCP = {"UCX_TLS": "tcp,self"}  # cma would pass bytes between namespaces without any network
-
-
-def ensure_nft() -> None:
-    """Install nftables where it is missing, on Debian and Ubuntu."""
-    if shutil.which("nft") or shutil.which("nft", path="/usr/sbin:/sbin"):
-        return
-    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    for command in (["update", "-qq"], ["install", "-y", "-qq", "--no-install-recommends", "nftables"]):
-        subprocess.run(["apt-get", *command], env=environment, check=True, stdout=subprocess.DEVNULL)
 
 
 def cluster(folder: Path, net: Network, node: str, **more: Any) -> str:

@@ -7,8 +7,15 @@ from contextlib import ExitStack
 
 import pytest
 from networks import layout
+from programs import ensure
 
 from dualpath_cli.emulation.network import Network
+
+
+@pytest.fixture(scope="session", autouse=True)
+def tools() -> None:
+    """A minimal system has neither ip nor tc."""
+    ensure("tc", "iproute2")
 
 
 @pytest.fixture

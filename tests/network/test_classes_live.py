@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from class_tools import ALL_OVER_TCP, FABRIC, cluster, ensure_nft, fabric, found, serving_probes
+from class_tools import ALL_OVER_TCP, FABRIC, cluster, fabric, found, serving_probes
+from programs import ensure
 
 from dualpath_api.spec.fabric import TrafficClasses
 from dualpath_worker.fabric.classes import both
@@ -21,7 +22,7 @@ NOT_WEIGHED = "cnic0 is not known to weigh the traffic classes"
 
 @pytest.fixture(autouse=True, scope="module")
 def _nft():
-    ensure_nft()
+    ensure("nft", "nftables")
 
 
 def test_the_check_misses_classes_until_they_are_applied_and_again_when_they_are_removed(net, tmp_path):

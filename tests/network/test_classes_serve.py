@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from checkpoints import cached_checkpoint
 from class_tools import cluster as cluster_file
-from class_tools import ensure_nft, fabric
+from class_tools import fabric
 from client import BLOCK, complete, fresh
+from programs import ensure
 from test_emulate_serves import FILE
 from transformers_side import TransformersSide
 from waiting import until
@@ -24,7 +25,7 @@ KV = BLOCKS * 4 * BLOCK * 2 * 2 * 32 * 4
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Emulated]:
     """1P1D on a tiny Qwen3; its engines look at their networks before they register."""
-    ensure_nft()
+    ensure("nft", "nftables")
     file = tmp_path_factory.mktemp("classes") / "emulated.yaml"
     file.write_text(FILE + "      fabric: {mode: HostNetwork, trafficClasses: {}, localCopies: Nic}\n")
     with emulated(file, model=cached_checkpoint("qwen3"), name=f"test-{os.getpid()}-classes") as running:

@@ -78,9 +78,9 @@ class PathPolicySpec(Section):
     mode: PathMode = Field(
         PathMode.AUTO,
         description=(
-            "PrefillOnly and DecodeOnly: that side reads every hit. ShorterQueue: the side with fewer bytes to "
-            "read does, the rule of the DualPath paper. Split: both read a part of every hit at once. Auto: "
-            "large hits are split, small ones go to the shorter queue."
+            "PrefillOnly and DecodeOnly: that side reads every hit. ShorterQueue: the side with fewer "
+            "bytes to read does, the rule of the DualPath paper. Split: both read a part of every hit at "
+            "once. Auto: large hits are split, small ones go to the shorter queue."
         ),
     )
     decode_share: DecodeShare = Field(

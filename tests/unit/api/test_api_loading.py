@@ -98,7 +98,10 @@ def test_overrides_apply_in_order_and_make_what_is_missing(spec):
         ),
         (
             "spec.pathPolicy.mode=Both",
-            ["spec.pathPolicy.mode is 'Both'", "write PrefillOnly or DecodeOnly or ShorterQueue or Split or Auto"],
+            [
+                "spec.pathPolicy.mode is 'Both'",
+                "write PrefillOnly or DecodeOnly or ShorterQueue or Split or Auto",
+            ],
         ),
         ("spec.pathPolicy.mod=Split", ["spec.pathPolicy.mod is not known", "did you mean mode?"]),
         ("spec.kv.block_tokens=64", ["spec.kv.block_tokens is not known", "did you mean blockTokens?"]),

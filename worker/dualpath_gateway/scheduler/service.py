@@ -76,7 +76,8 @@ class SchedulerService:
         self._outboxes: dict[str, Outbox] = {}
         self._streams: dict[str, TokenStream] = {}
         self._loop = asyncio.get_running_loop()
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: asyncio.Handle | None = None
+        self._due: float | None = None
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -187,12 +188,13 @@ class SchedulerService:
     def _set_timer(self) -> None:
         at = self.scheduler.next_wakeup()
         if self._timer is not None:
-            if at is not None and not self._timer.cancelled() and self._timer.when() == at:
+            if at is not None and not self._timer.cancelled() and self._due == at:
                 return
             self._timer.cancel()
             self._timer = None
         if at is not None:
-            self._timer = self._loop.call_at(at, self._tick)
+            # uvloop gives no TimerHandle for what is due at once, and so nothing to ask for its time
+            self._timer, self._due = self._loop.call_at(at, self._tick), at
 
     def _tick(self) -> None:
         self._timer = None
