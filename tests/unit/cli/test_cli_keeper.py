@@ -11,7 +11,11 @@ from dualpath_cli import readyfile
 from dualpath_cli.keeper import START_TRIES, Keeper
 from dualpath_cli.process import Command, why
 
-READY = 'import sys, pathlib; pathlib.Path(sys.argv[1]).write_text(\'{"metrics": "m"}\')\n'
+READY = """import sys, pathlib
+part = pathlib.Path(sys.argv[1] + ".part")
+part.write_text('{"metrics": "m"}')
+part.rename(sys.argv[1])
+"""
 WAIT = "import signal; signal.sigwait([signal.SIGUSR1])\n"
 DEAF = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
 
@@ -44,8 +48,9 @@ class Events:
         self.queue.put_nowait(f"gave up {code}")
 
     async def until(self, event: str) -> None:
-        while await self.queue.get() != event:
-            pass
+        async with asyncio.timeout(60):
+            while await self.queue.get() != event:
+                pass
 
 
 @pytest.fixture
