@@ -299,6 +299,8 @@ BAD: tuple[Bad, ...] = (
       for path in ("gateway.cpu", "prefill.resources.cpu", "decode.resources.cpu")),
     Bad(path="spec.gateway.memory", spec={"gateway.memory": 1000}, message="it must be at least 1Mi"),
     Bad(path="spec.storage.files.size", spec={"storage.files.size": "0"}, message="it must be at least 1Mi"),
+    Bad(path="spec.storage.dramTier.size", spec={"storage.dramTier": {"size": "0.5Mi"}},
+        message="it must be at least 1Mi"),
     Bad(path="spec.storage.managed.size", spec={"storage": {"managed": {"size": "0.5Mi"}}},
         message="it must be at least 1Mi"),
     *(Bad(path=f"spec.storage.{path}", spec={"storage": kind},
