@@ -165,7 +165,8 @@ def test_defaults_are_filled_in_and_are_those_of_the_models(kube: Kube, namespac
     assert spec["prefill"]["scaling"] == {"mode": "Static", "replicas": 1}
     assert spec["pathPolicy"]["retune"]["interval"] == "10s"
     assert spec["prefill"]["batching"] == {"computeQuota": "300ms", "maxTokens": 4096}
-    assert spec["fabric"] == {"mode": "None", "rdma": False, "preflight": True, "onMismatch": "Fail"}
+    plain = {"mode": "None", "rdma": False, "localCopies": "Direct"}
+    assert spec["fabric"] == {**plain, "preflight": True, "onMismatch": "Fail"}
     assert spec["rollout"]["progressDeadline"] == "7200s"
     assert "hardware" not in spec
     assert "httpRoute" not in spec["ingress"]
