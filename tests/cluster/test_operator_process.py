@@ -23,7 +23,7 @@ def test_two_operators_share_one_lease_and_the_second_takes_over(
     leads = until(holder, 60)
     second = start_operator(control_plane.admin, settings, name="second")
     assert holder() == leads
-    assert "\ndualpath_operator_leader 1.0\n" in first.metrics()
+    until(lambda: "\ndualpath_operator_leader 1.0\n" in first.metrics(), 30)
     first.kill()
     until(lambda: holder() not in ("", leads), 60)
     until(lambda: "\ndualpath_operator_leader 1.0\n" in second.metrics(), 30)
