@@ -76,12 +76,15 @@ def test_a_hit_takes_the_storage_nics_of_its_mode(cluster, theirs, mode, p0_read
     again = complete(cluster, prompt, 6)
     moved = carried(before, cluster.network.all_counters())
     assert (again.tokens, again.cached) == (first.tokens, BLOCKS * BLOCK)
-    assert p0_reads * KV <= moved["p0.snic0"][0] <= p0_reads * KV + SPARE
-    assert d0_reads * KV <= moved["d0.snic0"][0] <= d0_reads * KV + SPARE
+    p0, d0 = moved["p0.snic0"][0], moved["d0.snic0"][0]
+    late = 0.25 * KV if mode == "Split" else 0.0  # who reads the last blocks is bound late
+    assert p0_reads * KV - late <= p0 <= p0_reads * KV + SPARE + late
+    assert d0_reads * KV - late <= d0 <= d0_reads * KV + SPARE + late
+    assert KV <= p0 + d0 <= KV + 2 * SPARE
     assert KV <= moved["s0.snic0"][1] <= KV + 2 * SPARE
     to_prefill, to_decode = moved["p0.cnic0"][0], moved["d0.cnic0"][0]
-    assert d0_reads * KV <= to_prefill <= d0_reads * KV + SPARE  # what decode has read, layer by layer
-    assert p0_reads * KV <= to_decode <= p0_reads * KV + SPARE + KV / BLOCKS  # and the rest, with what is new
+    assert d0 - SPARE <= to_prefill <= d0 + SPARE  # what decode has read
+    assert p0 - SPARE <= to_decode <= p0 + SPARE + KV / BLOCKS  # and the rest, with what is new
 
 
 def test_engines_see_the_rates_of_the_file_and_count_what_the_kernel_counts(cluster):
