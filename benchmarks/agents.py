@@ -91,6 +91,8 @@ class Fleet:
     openai: str
     model: str
     contexts: list[list[int]]
+    recomputed: int = 0
+    """Turns of which a part was computed that should have been read: they say nothing about reading."""
     _random: random.Random = field(default_factory=lambda: random.Random(1))
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -133,6 +135,7 @@ class Fleet:
                 turn = self.turn(agent)
                 with self._lock:
                     ended.append(turn.ended)
+                    self.recomputed += turn.cached_tokens < len(self.contexts[agent])
 
         with ThreadPoolExecutor(len(self.contexts)) as pool:
             list(pool.map(run, range(len(self.contexts))))

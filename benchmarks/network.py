@@ -78,7 +78,7 @@ def throughput(name: str, snic: int, rounds: int) -> dict[str, Any]:
                 made.use(way)
                 before = counted(made)
                 found.append(fleet.closed_loop(turns, skip=agents))
-                console.print(f"{name} {way}: {found[-1]:.2f} turns/s")
+                console.print(f"{name} {way}: {found[-1]:.2f} turns/s, {fleet.recomputed} recomputed so far")
                 if way == "split":
                     shares = overhead(made, before, counted(made), turns * CONTEXT * KV_PER_TOKEN)
     mean = {way: statistics.fmean(found) for way, found in per_s.items()}
@@ -86,6 +86,7 @@ def throughput(name: str, snic: int, rounds: int) -> dict[str, Any]:
         "turns_per_s": {way: round(value, 3) for way, value in mean.items()},
         "rounds": {way: [round(value, 3) for value in found] for way, found in per_s.items()},
         "ratio": {way: round(value / mean["prefill-only"], 3) for way, value in mean.items()},
+        "turns_recomputed": fleet.recomputed,
         **shares,
     }
 
@@ -164,6 +165,8 @@ def judged(figures: dict[str, Any]) -> Iterator[tuple[str, float, str, bool]]:
         if row := figures.get(name):
             ratio = row["ratio"]["split"]
             yield f"{name}: split over prefill-only", ratio, f">= {bar:.2f}", ratio >= bar
+            lost = row["turns_recomputed"]
+            yield f"{name}: turns that were partly recomputed", lost, "0", not lost
             for key in ("storage_bytes_over_hit", "compute_bytes_over_need"):
                 yield f"{name}: {key.replace('_', ' ')}", row[key], "<= 1.05", row[key] <= 1.05
     if row := figures.get("idle"):
