@@ -17,8 +17,8 @@ def test_two_operators_share_one_lease_and_the_second_takes_over(
     first = start_operator(control_plane.admin, settings, name="first")
 
     def holder() -> str:
-        lease = kube.get("leases.coordination.k8s.io", "dualpath-operator", namespace)
-        return str(lease["spec"]["holderIdentity"])
+        lease = kube.find("leases.coordination.k8s.io", "dualpath-operator", namespace)
+        return str(lease["spec"]["holderIdentity"]) if lease else ""
 
     leads = until(holder, 60)
     second = start_operator(control_plane.admin, settings, name="second")

@@ -269,7 +269,8 @@ async def play(session: Session) -> None:
         if idle > 50:
             for node in session.nodes.values():
                 node.engine.remind()
-        busy = session.queue or any(node.engine.attempts.live for node in session.nodes.values())
+        nodes = session.nodes.values()
+        busy = session.queue or any(node.engine.attempts.live or node.inbox for node in nodes)
         if idle > 50 and not busy and not session.world.channels:
             break
         if idle > 50:
